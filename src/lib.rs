@@ -1,0 +1,32 @@
+//! Fuxi CSI: OpenStack storage for containers.
+//!
+//! # The layers
+//!
+//! Dependencies point down only; `tests/layers.rs` holds that.
+//!
+//! | layer | what it knows |
+//! | --- | --- |
+//! | [`app`] | everything: the only place that names concrete types and wires them |
+//! | [`cli`], [`server`], [`observe`] | options; the socket; logs and metrics |
+//! | [`csi`] | gRPC: turns messages into domain types and errors into codes |
+//! | [`provider`] | where volumes come from: naming, waiting, idempotency; one module per service |
+//! | [`openstack`] | typed calls of the OpenStack APIs, tokens, retries, polling; knows no CSI |
+//! | [`node`] | stage, publish, expand on this machine; knows no OpenStack |
+//! | [`config`] | cloud.conf, clouds.yaml, environment: read, merged, validated |
+//! | [`exec`] | external programs |
+//! | [`model`], [`error`], [`call`] | the nouns that all share; no I/O |
+//!
+//! A newcomer reads `app.rs`, `csi/controller/volume.rs`, `provider/mod.rs`, `provider/cinder/`, `openstack/cinder.rs`.
+//!
+//! # For authors of plug-ins
+//!
+//! A crate of your own may implement [`provider::Provider`] or [`node::connector::Connector`]; [`model`], [`error`] and
+//! [`call`] are what they speak. `docs/plugins.md` shows both.
+
+pub mod call;
+pub mod error;
+pub mod exec;
+pub mod model;
+pub mod node;
+pub mod openstack;
+pub mod provider;

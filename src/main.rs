@@ -1,0 +1,3 @@
+//! The `fuxi-csi` program.
+
+fn main() {}

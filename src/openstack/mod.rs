@@ -1,0 +1,11 @@
+//! The OpenStack APIs: sessions, requests, typed calls, and waiting for changes.
+//!
+//! [`session`] keeps the token and the catalogue, [`client`] sends one request with all that that takes (microversion,
+//! retry, back-off, errors), [`cinder`] and [`nova`] are the typed calls, [`watch`] waits for many objects with few
+//! requests. This layer knows neither CSI nor Kubernetes.
+
+pub mod cinder;
+pub mod client;
+pub mod cloud;
+pub mod nova;
+pub mod watch;

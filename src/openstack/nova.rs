@@ -1,0 +1,1 @@
+//! The Compute API (Nova), as far as attaching volumes needs it.
