@@ -25,6 +25,8 @@
 
 pub mod app;
 pub mod call;
+pub mod cli;
+pub mod config;
 pub mod csi;
 pub mod error;
 pub mod exec;

@@ -26,10 +26,16 @@ impl Record {
         self.subject.get()
     }
 
-    /// What it cost.
+    /// How many requests to OpenStack it made until now.
     #[must_use]
-    pub fn call(&self) -> Option<&Call> {
-        self.call.get()
+    pub fn openstack_calls(&self) -> u32 {
+        self.call.get().map_or(0, Call::openstack_calls)
+    }
+
+    /// The ids that OpenStack gave those requests, the first ones.
+    #[must_use]
+    pub fn request_ids(&self) -> Vec<String> {
+        self.call.get().map(Call::request_ids).unwrap_or_default()
     }
 }
 
