@@ -163,7 +163,9 @@ impl<'a> Scanner<'a> {
             self.advance();
             match next {
                 Some('"') if name.is_empty() => {
-                    return Err(self.expected(start, "a name; for the section without a subsection write no quotes at all"));
+                    return Err(
+                        self.expected(start, "a name; for the section without a subsection write no quotes at all")
+                    );
                 }
                 Some('"') => return Ok(name),
                 Some('\\') => match self.peek() {
@@ -173,7 +175,9 @@ impl<'a> Scanner<'a> {
                     }
                     _ => return Err(self.expected(position, "\\\" or \\\\, the escapes of a subsection's name")),
                 },
-                None | Some('\n') => return Err(self.expected(start, "a subsection's name that ends with \" on its line")),
+                None | Some('\n') => {
+                    return Err(self.expected(start, "a subsection's name that ends with \" on its line"));
+                }
                 Some(c) => {
                     self.refuse_nul(c, position)?;
                     name.push(c);
