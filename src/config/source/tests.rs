@@ -165,6 +165,15 @@ fn the_environment_alone_is_enough_and_warns() {
 }
 
 #[test]
+fn an_error_brings_along_what_was_not_understood() {
+    let place = Place::new();
+    let file = place.file("c", "[Global]\nauth-url = https://c\nuser-id = u\npasswort = hunter2\n");
+    let message = refused(&place.source(&[&file], &[], &[]));
+    assert!(message.starts_with(&format!("{} [Global]: there is nothing to log in with", file.display())), "{message}");
+    assert!(message.contains("did you mean \"password\"?") && !message.contains("hunter2"), "{message}");
+}
+
+#[test]
 fn a_file_that_is_not_there_is_named() {
     let place = Place::new();
     let absent = place.path("absent.conf");
