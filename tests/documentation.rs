@@ -1,5 +1,7 @@
 //! The documentation for users says what the program does: no option, key or variable is missing or invented.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may")]
+
 use clap::CommandFactory;
 use fuxi_csi::cli::Cli;
 use fuxi_csi::config;

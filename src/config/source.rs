@@ -245,14 +245,35 @@ fn unnamed_first(mut names: Vec<String>) -> Vec<String> {
     names
 }
 
+/// The longest name of a cloud: a handle of 128 bytes has room for it, a UUID and a word.
+const LONGEST_NAME: usize = 64;
+
+/// What stands before the UUID in the handle of a backup.
+const WORD_OF_HANDLES: &str = "backup";
+
 impl Clouds {
     fn of(clouds: Vec<Cloud>) -> Result<Self> {
         let mut clouds = clouds.into_iter();
-        match clouds.next() {
-            Some(default) => Ok(Self { default, others: clouds.collect() }),
-            None => Err(Error::internal("a configuration without a cloud was let through")),
+        let Some(default) = clouds.next() else {
+            return Err(Error::internal("a configuration without a cloud was let through"));
+        };
+        let others: Vec<Cloud> = clouds.collect();
+        match others.iter().find(|cloud| !can_be_in_handles(&cloud.name)) {
+            Some(cloud) => Err(Error::invalid(format!(
+                "{}: volume handles have the cloud's name in front of a slash, and {:?} cannot be there: take another \
+                 name, without slash or blank, of at most {LONGEST_NAME} bytes, and not {WORD_OF_HANDLES:?}",
+                cloud.origin, cloud.name
+            ))),
+            None => Ok(Self { default, others }),
         }
     }
+}
+
+fn can_be_in_handles(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= LONGEST_NAME
+        && name != WORD_OF_HANDLES
+        && !name.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control())
 }
 
 #[cfg(test)]
