@@ -305,6 +305,12 @@ impl Cinder {
         self.client.act(call, route, &serde_json::json!({"os-extend": {"new_size": gib}})).await
     }
 
+    /// Takes a volume that is `detaching` back to `in-use`, where whoever was detaching it is gone.
+    pub async fn stop_detaching(&self, call: &Call, id: &str) -> Result<()> {
+        let route = Route::new("/volumes/{}/action").id(id);
+        self.client.act(call, route, &serde_json::json!({"os-roll_detaching": {}})).await
+    }
+
     /// The name of a volume type, by its id.
     pub async fn type_name(&self, call: &Call, id: &str) -> Result<String> {
         Ok(self.client.get::<TypeBody>(call, Route::new("/types/{}").id(id)).await?.volume_type.name)

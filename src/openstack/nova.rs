@@ -7,6 +7,7 @@ use crate::openstack::watch::Source;
 use async_trait::async_trait;
 use serde::Deserialize;
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// Volumes of multi-attach types can be attached (and since 2.20, volumes to shelved servers).
@@ -165,15 +166,16 @@ impl ServerSource {
 impl Source for ServerSource {
     type Object = AttachedVolumes;
 
-    fn noun(&self) -> &'static str {
-        "server"
-    }
-
     async fn one(&self, call: &Call, id: &str) -> Result<Option<AttachedVolumes>> {
         self.nova.attached_volumes(call, id).await
     }
 
-    async fn many(&self, call: &Call, ids: &[String]) -> Result<Vec<(String, Option<AttachedVolumes>)>> {
+    async fn many(
+        &self,
+        call: &Call,
+        ids: &[String],
+        _since: Duration,
+    ) -> Result<Vec<(String, Option<AttachedVolumes>)>> {
         let mut seen = Vec::with_capacity(ids.len());
         let mut listed =
             if ids.len() < WORTH_A_LIST { HashMap::new() } else { self.nova.all_attached_volumes(call).await? };

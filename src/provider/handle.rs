@@ -183,7 +183,9 @@ mod tests {
 
     #[test]
     fn what_is_no_uuid_cannot_exist() {
-        for text in ["x", "6c1b7a0e0f5b4b079f3a5f6a0a3f9a11", "6c1b7a0e-0f5b-4b07-9f3a-5f6a0a3f9a1g", "../../etc/passwd"] {
+        for text in
+            ["x", "6c1b7a0e0f5b4b079f3a5f6a0a3f9a11", "6c1b7a0e-0f5b-4b07-9f3a-5f6a0a3f9a1g", "../../etc/passwd"]
+        {
             assert!(VolumeHandle::parse(&text.parse::<VolumeId>().unwrap()).is_none(), "{text}");
         }
         assert_eq!(Uuid::parse(&ID.to_uppercase()).unwrap().as_str(), ID);

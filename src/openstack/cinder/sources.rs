@@ -5,17 +5,15 @@ use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::openstack::watch::Source;
 use async_trait::async_trait;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::task::JoinSet;
 
-/// How far the looks of a [`VolumeSource`] overlap: a change may become visible a little after its stamp, and the
-/// clocks of the services differ a little.
-const OVERLAP: SignedDuration = SignedDuration::from_secs(10);
-
-/// How far the first look after a pause reaches back: those who wait have begun just now.
-const FIRST_LOOK: SignedDuration = SignedDuration::from_secs(60);
+/// How much further back than asked a look at changes reaches: a change may become visible a little after its stamp, and
+/// the clocks of the services differ a little.
+const OVERLAP: Duration = Duration::from_secs(10);
 
 /// A volume, and others of the same name that the same look showed.
 #[derive(Debug, Clone)]
@@ -100,36 +98,25 @@ impl Drop for Noted {
 pub struct VolumeSource {
     cinder: Cinder,
     notes: Arc<VolumeNotes>,
-    looked: Mutex<Option<Timestamp>>,
 }
 
 impl VolumeSource {
     /// Over this service, with these notes.
     #[must_use]
     pub fn new(cinder: Cinder, notes: Arc<VolumeNotes>) -> Self {
-        Self { cinder, notes, looked: Mutex::default() }
+        Self { cinder, notes }
     }
 
-    /// From which change on this look should see volumes.
-    fn since(&self, now: Timestamp) -> Timestamp {
-        let earliest = now.saturating_sub(FIRST_LOOK).unwrap_or(now);
-        let since = lock(&self.looked).unwrap_or(earliest).max(earliest);
-        since.saturating_sub(OVERLAP).unwrap_or(since)
-    }
-
-    /// The volumes that changed since the last look.
-    async fn changed(&self, call: &Call) -> Result<Vec<Volume>> {
-        let client = self.cinder.client();
-        // Asked for its own clock's sake; without a `Date` header ours has to do.
-        let now = client.service_time().unwrap_or_else(Timestamp::now);
-        let since = self.since(now);
-        let changed = if self.cinder.has(call, TIME_FILTER).await? {
-            self.cinder.all_volumes(call, Listing::all().changed_since(since)).await?
+    /// The volumes that changed so long ago or later.
+    async fn changed(&self, call: &Call, since: Duration) -> Result<Vec<Volume>> {
+        // The stamps are made by the service's clock; where that is not known, ours has to do.
+        let now = self.cinder.client().service_time().unwrap_or_else(Timestamp::now);
+        let since = now.saturating_sub(since.saturating_add(OVERLAP)).unwrap_or(Timestamp::MIN);
+        if self.cinder.has(call, TIME_FILTER).await? {
+            self.cinder.all_volumes(call, Listing::all().changed_since(since)).await
         } else {
-            self.latest_changes(call, since).await?
-        };
-        *lock(&self.looked) = Some(now);
-        Ok(changed)
+            self.latest_changes(call, since).await
+        }
     }
 
     /// The same for services without [`TIME_FILTER`]: the list in order of change, as far as needed.
@@ -176,9 +163,7 @@ impl VolumeSource {
     /// A volume of a list, with its namesakes of the same list.
     fn with_namesakes(&self, volume: &Volume, listed: &[Volume]) -> SeenVolume {
         let namesakes = match self.notes.name_of(&volume.id) {
-            Some(name) => {
-                listed.iter().filter(|other| other.name == name && other.id != volume.id).cloned().collect()
-            }
+            Some(name) => listed.iter().filter(|other| other.name == name && other.id != volume.id).cloned().collect(),
             None => Vec::new(),
         };
         SeenVolume { volume: volume.clone(), namesakes }
@@ -188,10 +173,6 @@ impl VolumeSource {
 #[async_trait]
 impl Source for VolumeSource {
     type Object = SeenVolume;
-
-    fn noun(&self) -> &'static str {
-        "volume"
-    }
 
     async fn one(&self, call: &Call, id: &str) -> Result<Option<SeenVolume>> {
         if let Some(name) = self.notes.name_of(id) {
@@ -204,7 +185,7 @@ impl Source for VolumeSource {
         Ok(volume.map(|volume| SeenVolume { volume, namesakes: Vec::new() }))
     }
 
-    async fn many(&self, call: &Call, ids: &[String]) -> Result<Vec<(String, Option<SeenVolume>)>> {
+    async fn many(&self, call: &Call, ids: &[String], since: Duration) -> Result<Vec<(String, Option<SeenVolume>)>> {
         let (leaving, staying): (Vec<&String>, Vec<&String>) = ids.iter().partition(|id| self.notes.is_leaving(id));
         let mut seen: Vec<_> = self
             .left(call, &leaving)
@@ -216,7 +197,7 @@ impl Source for VolumeSource {
             seen.push(((*only).clone(), self.one(call, only).await?));
         } else if !staying.is_empty() {
             let wanted: BTreeSet<&str> = staying.iter().map(|id| id.as_str()).collect();
-            let listed = self.changed(call).await?;
+            let listed = self.changed(call, since).await?;
             seen.extend(
                 listed
                     .iter()
@@ -254,15 +235,16 @@ macro_rules! by_latest_change {
         impl Source for $source {
             type Object = $object;
 
-            fn noun(&self) -> &'static str {
-                $noun
-            }
-
             async fn one(&self, call: &Call, id: &str) -> Result<Option<$object>> {
                 found(self.cinder.$one(call, id).await)
             }
 
-            async fn many(&self, call: &Call, ids: &[String]) -> Result<Vec<(String, Option<$object>)>> {
+            async fn many(
+                &self,
+                call: &Call,
+                ids: &[String],
+                _since: Duration,
+            ) -> Result<Vec<(String, Option<$object>)>> {
                 let listing = Listing::all().latest_change_first().at_most(page_for(ids.len()));
                 let mut missing: BTreeSet<&str> = ids.iter().map(String::as_str).collect();
                 let listed = self.cinder.$list(call, listing).await?.items;

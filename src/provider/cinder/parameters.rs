@@ -53,11 +53,7 @@ impl VolumeParameters {
         if let Some(options) = value_of(parameters, MKFS_OPTIONS) {
             context.insert(names.context_key(MKFS_OPTIONS_CONTEXT), options);
         }
-        Ok(Self {
-            volume_type: value_of(parameters, TYPE),
-            availability: value_of(parameters, AVAILABILITY),
-            context,
-        })
+        Ok(Self { volume_type: value_of(parameters, TYPE), availability: value_of(parameters, AVAILABILITY), context })
     }
 }
 
@@ -120,7 +116,8 @@ fn wrong_value(key: &str, value: &str, expected: &str) -> Error {
 
 fn refuse_unknown(names: &Names, parameters: &StringMap, known: &[&str]) -> Result<()> {
     for key in parameters.keys() {
-        if known.contains(&key.as_str()) || KUBERNETES_NAMES.contains(&key.as_str()) || key.starts_with(SIDECAR_PREFIX) {
+        if known.contains(&key.as_str()) || KUBERNETES_NAMES.contains(&key.as_str()) || key.starts_with(SIDECAR_PREFIX)
+        {
             continue;
         }
         let hint = match nearest(key, known) {

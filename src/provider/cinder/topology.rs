@@ -175,7 +175,10 @@ mod tests {
         let zones = Zones { ignore_volume_zone: true, ..zones() };
         let requirement = requirement(&["a", "b"], &["b"]);
         assert_eq!(zones.reachable_from("cinder-zone", Some(&requirement)), topologies(&["b"]));
-        assert_eq!(zones.choose(Some("cinder-zone"), None, Some(&requirement)).unwrap().as_deref(), Some("cinder-zone"));
+        assert_eq!(
+            zones.choose(Some("cinder-zone"), None, Some(&requirement)).unwrap().as_deref(),
+            Some("cinder-zone")
+        );
         assert!(zones.allows("cinder-zone", Some(&requirement)));
     }
 }
