@@ -106,7 +106,7 @@ pub(super) async fn serve(plan: Plan<'_>, registry: Registry) -> Result<()> {
     let needs = Needs { clouds, services: entry.services, provider, node };
     let shutdown = Shutdown { begin: CancellationToken::new(), grace: plan.service.shutdown_grace };
     let served = server::serve(socket, services, &operations, metrics, shutdown.clone());
-    until_the_end(served, needs.met(&set_readiness), &mut signals, &shutdown).await
+    Box::pin(until_the_end(served, needs.met(&set_readiness), &mut signals, &shutdown)).await
 }
 
 /// Serves, drains at the first signal or when the configuration is found to be wrong, and ends at once at the second
