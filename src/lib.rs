@@ -24,6 +24,8 @@
 //! [`call`] are what they speak. `docs/plugins.md` shows both.
 
 pub mod call;
+pub mod cli;
+pub mod config;
 pub mod error;
 pub mod exec;
 pub mod model;

@@ -1,109 +1,129 @@
-//! One request to one OpenStack service.
+//! One request to one OpenStack service, with all that that takes: token, endpoint, microversion, a turn at the gate,
+//! retries, errors, and what it cost.
 
+use super::gate::Gate;
+pub use super::refusal::Refusal;
+use super::refusal::{describe_transport, request_id, retry_after};
+pub use super::route::{Microversion, Route};
+use super::session::{Login, Session};
 use crate::call::Call;
 use crate::error::{Error, Result};
-use serde::Serialize;
+use http::{HeaderMap, Method, header};
+use jiff::Timestamp;
+use secrecy::ExposeSecret;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+use url::Url;
 
-/// A microversion, such as 3.60.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Microversion(pub u16, pub u16);
+/// How long one GET may take; it is repeated within the call's time.
+const READ_TIME: Duration = Duration::from_secs(30);
 
-impl fmt::Display for Microversion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.0, self.1)
-    }
+/// How long one request that changes something may take. Nova answers an attach only when the hypervisor has been
+/// asked, so this is long; giving up earlier would only mean not to know the outcome.
+const WRITE_TIME: Duration = Duration::from_secs(120);
+
+/// How often a request is sent at most, repeats included.
+const MOST_ATTEMPTS: u32 = 5;
+
+/// The first pause between two attempts; it doubles each time, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+
+/// The services that this driver uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ServiceKind {
+    /// Cinder.
+    BlockStorage,
+    /// Nova.
+    Compute,
+    /// Manila.
+    SharedFileSystem,
 }
 
-impl FromStr for Microversion {
-    type Err = Error;
-    fn from_str(text: &str) -> Result<Self> {
-        text.split_once('.')
-            .and_then(|(major, minor)| Some(Self(major.parse().ok()?, minor.parse().ok()?)))
-            .ok_or_else(|| Error::internal(format!("{text:?} is not a microversion")))
-    }
-}
-
-/// Where a request goes: a path template (for metrics), its ids, a query, a microversion.
-///
-/// ```
-/// # use fuxi_csi::openstack::client::{Microversion, Route};
-/// let route = Route::new("/volumes/{}/action").id("1f2e").microversion(Microversion(3, 42));
-/// assert_eq!(route.path(), "/volumes/1f2e/action");
-/// ```
-#[derive(Debug, Clone)]
-pub struct Route {
-    template: &'static str,
-    ids: Vec<String>,
-    query: Vec<(&'static str, String)>,
-    microversion: Option<Microversion>,
-}
-
-impl Route {
-    /// A path below the service's endpoint; each `{}` stands for an id.
+impl ServiceKind {
+    /// The types under which catalogues list it, the commonest first.
     #[must_use]
-    pub fn new(template: &'static str) -> Self {
-        Self { template, ids: Vec::new(), query: Vec::new(), microversion: None }
-    }
-
-    /// Fills the next `{}`. The id is percent-encoded, so it cannot leave its place in the path.
-    #[must_use]
-    pub fn id(mut self, id: impl fmt::Display) -> Self {
-        self.ids.push(id.to_string());
-        self
-    }
-
-    /// Adds a query parameter.
-    #[must_use]
-    pub fn query(mut self, key: &'static str, value: impl fmt::Display) -> Self {
-        self.query.push((key, value.to_string()));
-        self
-    }
-
-    /// Asks for this microversion; without it, the service's oldest behaviour applies.
-    #[must_use]
-    pub fn microversion(mut self, version: Microversion) -> Self {
-        self.microversion = Some(version);
-        self
-    }
-
-    /// The path with the ids filled in.
-    #[must_use]
-    pub fn path(&self) -> String {
-        let mut parts = self.template.split("{}");
-        let mut path = parts.next().unwrap_or_default().to_owned();
-        for (id, part) in self.ids.iter().zip(parts) {
-            path.extend(url::form_urlencoded::byte_serialize(id.as_bytes()));
-            path.push_str(part);
+    pub fn types(self) -> &'static [&'static str] {
+        match self {
+            Self::BlockStorage => &["volumev3", "block-storage", "block-store", "volume"],
+            Self::Compute => &["compute"],
+            Self::SharedFileSystem => &["sharev2", "shared-file-system", "share"],
         }
-        path
+    }
+
+    /// What people call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BlockStorage => "cinder",
+            Self::Compute => "nova",
+            Self::SharedFileSystem => "manila",
+        }
+    }
+
+    /// The path segment of the API version that this driver speaks.
+    fn version_segment(self) -> &'static str {
+        match self {
+            Self::BlockStorage => "v3",
+            Self::Compute => "v2.1",
+            Self::SharedFileSystem => "v2",
+        }
+    }
+
+    /// From which microversion on URLs need no project id.
+    fn projectless_from(self) -> Microversion {
+        match self {
+            Self::BlockStorage => Microversion(3, 67),
+            Self::Compute => Microversion(2, 18),
+            Self::SharedFileSystem => Microversion(2, 60),
+        }
+    }
+
+    fn microversion_header(self, version: Microversion) -> (&'static str, String) {
+        match self {
+            Self::BlockStorage => ("openstack-api-version", format!("volume {version}")),
+            Self::Compute => ("openstack-api-version", format!("compute {version}")),
+            Self::SharedFileSystem => ("x-openstack-manila-api-version", version.to_string()),
+        }
     }
 }
 
-/// What OpenStack answered when it refused a request. Find it in an [`Error`] with `error.cause::<Refusal>()`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// The HTTP status.
+/// One request, for the metrics.
+#[derive(Debug)]
+pub struct Usage {
+    /// The service, such as `cinder`.
+    pub service: &'static str,
+    /// The method.
+    pub method: &'static str,
+    /// The path with `{}` for ids.
+    pub template: &'static str,
+    /// The HTTP status; 0 where there was no answer.
     pub status: u16,
-    /// OpenStack's message.
-    pub message: String,
-    /// OpenStack's request id.
-    pub request_id: Option<String>,
+    /// How long it took.
+    pub took: Duration,
 }
 
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HTTP {}: {}", self.status, self.message)?;
-        match &self.request_id {
-            Some(id) => write!(f, " ({id})"),
-            None => Ok(()),
-        }
-    }
+/// Counts requests. Implemented by the metrics.
+pub trait Meter: Send + Sync + 'static {
+    /// A request was made, repeats included.
+    fn request(&self, usage: &Usage);
+    /// A request is going to be repeated.
+    fn retry(&self, service: &'static str);
+    /// A login was tried.
+    fn login(&self, succeeded: bool);
 }
 
-impl std::error::Error for Refusal {}
+/// Counts nothing.
+impl Meter for () {
+    fn request(&self, _: &Usage) {}
+    fn retry(&self, _: &'static str) {}
+    fn login(&self, _: bool) {}
+}
 
 /// The client of one service in one cloud. Cheap to clone.
 ///
@@ -113,18 +133,69 @@ impl std::error::Error for Refusal {}
 /// tell them apart; a connection that fails is `Unavailable`; a call that is over is `Deadline`.
 ///
 /// GET and DELETE are retried within the call's time. A POST or PUT is repeated only if it surely did not arrive; and
-/// once sent it is not cut off when the call ends, so that its outcome is known to this process (bounded by the
-/// client's own time limit).
-#[derive(Debug, Clone)]
-pub struct Client {}
+/// what changes something is, once sent, not cut off when the call ends, so that its outcome is known to this process
+/// (bounded by the client's own time limit).
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    session: Session,
+    service: ServiceKind,
+    gate: Gate,
+    highest: OnceCell<Microversion>,
+    /// Of the login of this generation.
+    endpoint: Mutex<Option<(u64, Url)>>,
+    clock: Mutex<Option<(Timestamp, Instant)>>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Client").field(&self.0.service).finish()
+    }
+}
+
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+/// A request that is going to be sent, perhaps several times.
+struct Request {
+    method: Method,
+    url: Url,
+    template: &'static str,
+    microversion: Option<Microversion>,
+    experimental: bool,
+    body: Option<Vec<u8>>,
+}
 
 impl Client {
+    /// A client that keeps at most `most_requests` requests in flight.
+    #[must_use]
+    pub fn new(session: Session, service: ServiceKind, most_requests: usize) -> Self {
+        Self(Arc::new(Inner {
+            session,
+            service,
+            gate: Gate::new(most_requests),
+            highest: OnceCell::new(),
+            endpoint: Mutex::new(None),
+            clock: Mutex::new(None),
+        }))
+    }
+
+    /// The session that this client uses.
+    #[must_use]
+    pub fn session(&self) -> &Session {
+        &self.0.session
+    }
+
     /// GET.
     ///
     /// # Errors
     /// See [`Client`].
-    pub async fn get<T: DeserializeOwned>(&self, _call: &Call, _route: Route) -> Result<T> {
-        Err(Error::internal("not there yet"))
+    pub async fn get<T: DeserializeOwned>(&self, call: &Call, route: Route) -> Result<T> {
+        self.answered(call, Method::GET, route, None).await
     }
 
     /// POST with an answer.
@@ -133,19 +204,21 @@ impl Client {
     /// See [`Client`].
     pub async fn post<T: DeserializeOwned>(
         &self,
-        _call: &Call,
-        _route: Route,
-        _body: &(impl Serialize + Sync),
+        call: &Call,
+        route: Route,
+        body: &(impl Serialize + Sync),
     ) -> Result<T> {
-        Err(Error::internal("not there yet"))
+        let body = encode(body)?;
+        self.answered(call, Method::POST, route, Some(body)).await
     }
 
     /// POST whose answer has no (interesting) body, such as an action.
     ///
     /// # Errors
     /// See [`Client`].
-    pub async fn act(&self, _call: &Call, _route: Route, _body: &(impl Serialize + Sync)) -> Result<()> {
-        Err(Error::internal("not there yet"))
+    pub async fn act(&self, call: &Call, route: Route, body: &(impl Serialize + Sync)) -> Result<()> {
+        let body = encode(body)?;
+        self.send(call, Method::POST, route, Some(body)).await.map(drop)
     }
 
     /// PUT with an answer.
@@ -154,32 +227,440 @@ impl Client {
     /// See [`Client`].
     pub async fn put<T: DeserializeOwned>(
         &self,
-        _call: &Call,
-        _route: Route,
-        _body: &(impl Serialize + Sync),
+        call: &Call,
+        route: Route,
+        body: &(impl Serialize + Sync),
     ) -> Result<T> {
-        Err(Error::internal("not there yet"))
+        let body = encode(body)?;
+        self.answered(call, Method::PUT, route, Some(body)).await
     }
 
     /// DELETE.
     ///
     /// # Errors
     /// See [`Client`]; a 404 is an error here, policy decides.
-    pub async fn delete(&self, _call: &Call, _route: Route) -> Result<()> {
-        Err(Error::internal("not there yet"))
+    pub async fn delete(&self, call: &Call, route: Route) -> Result<()> {
+        self.send(call, Method::DELETE, route, None).await.map(drop)
     }
 
     /// The highest microversion that the service has; asked once.
     ///
     /// # Errors
     /// See [`Client`].
-    pub async fn highest(&self, _call: &Call) -> Result<Microversion> {
-        Err(Error::internal("not there yet"))
+    pub async fn highest(&self, call: &Call) -> Result<Microversion> {
+        self.0
+            .highest
+            .get_or_try_init(|| async {
+                let login = self.0.session.login(call, None).await?;
+                let (root, _) = self.version_root(&login.grant.endpoint(self.0.service, &login.cloud)?);
+                let request = Request {
+                    method: Method::GET,
+                    url: root,
+                    template: "/",
+                    microversion: None,
+                    experimental: false,
+                    body: None,
+                };
+                let answer = Box::pin(self.persist(call, |_| Ok(request.again()))).await?;
+                highest_of(&answer.body, self.0.service).ok_or_else(|| {
+                    Error::invalid(format!("{} shows no version document at {}", self.0.service.name(), request.url))
+                })
+            })
+            .await
+            .copied()
     }
 
-    /// The service's own clock as last seen in an answer's `Date` header, for `updated_at` filters.
+    /// The service's own clock, as its latest `Date` header and the time since then tell it.
     #[must_use]
-    pub fn service_time(&self) -> Option<jiff::Timestamp> {
-        None
+    pub fn service_time(&self) -> Option<Timestamp> {
+        let (seen, when) = (*self.0.clock.lock().unwrap_or_else(PoisonError::into_inner))?;
+        seen.checked_add(jiff::SignedDuration::try_from(when.elapsed()).ok()?).ok()
+    }
+
+    async fn answered<T: DeserializeOwned>(
+        &self,
+        call: &Call,
+        method: Method,
+        route: Route,
+        body: Option<Vec<u8>>,
+    ) -> Result<T> {
+        let doing = self.doing(&method, &route);
+        let answer = self.send(call, method, route, body).await?;
+        serde_json::from_slice(&answer.body)
+            .map_err(|error| Error::internal("the answer is not what the API promises").because(error).during(doing))
+    }
+
+    async fn send(&self, call: &Call, method: Method, route: Route, body: Option<Vec<u8>>) -> Result<Answer> {
+        // Where URLs need the project's id, and the catalogue has none, is a question of the service's version.
+        let doing = self.doing(&method, &route);
+        let make = |login: &Login| {
+            Ok(Request {
+                method: method.clone(),
+                url: route.url(&self.endpoint(login)?),
+                template: route.template,
+                microversion: route.microversion,
+                experimental: route.experimental,
+                body: body.clone(),
+            })
+        };
+        self.learn_endpoint(call).await?;
+        Box::pin(self.persist(call, make)).await.map_err(|error| error.during(doing))
+    }
+
+    fn doing(&self, method: &Method, route: &Route) -> String {
+        format!("{} {method} {}", self.0.service.name(), route.path())
+    }
+
+    /// Sends until there is an answer that counts.
+    async fn persist(&self, call: &Call, make: impl Fn(&Login) -> Result<Request>) -> Result<Answer> {
+        let mut spent = None;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            call.check("send a request")?;
+            let login = self.0.session.login(call, spent).await?;
+            let pass = self.0.gate.enter(call).await?;
+            let request = make(&login)?;
+            let method = request.method.clone();
+            let outcome = self.exchange(call, &login, request).await;
+            drop(pass);
+            let (error, pause) = match outcome {
+                Ok(answer) if (200..300).contains(&answer.status) => {
+                    self.0.gate.went_well();
+                    return Ok(answer);
+                }
+                Ok(answer) if answer.status == 401 && spent.is_none() => {
+                    // Refused before anything was done, so even a POST may be repeated.
+                    spent = Some(login.generation);
+                    continue;
+                }
+                Ok(answer) => match self.judge(&method, answer) {
+                    Verdict::Final(error) => return Err(error),
+                    Verdict::Again(error, pause) => (error, pause),
+                },
+                Err(Failure::Over(error)) => return Err(error),
+                Err(Failure::Unsent(error)) => {
+                    if self.0.session.refresh_transport(&login).await? {
+                        self.0.session.meter().retry(self.0.service.name());
+                        continue;
+                    }
+                    (error, None)
+                }
+                Err(Failure::Unanswered(error)) if method == Method::GET || method == Method::DELETE => (error, None),
+                Err(Failure::Unanswered(error)) => return Err(error),
+            };
+            let pause = pause.unwrap_or_else(|| backoff(attempts));
+            if attempts >= MOST_ATTEMPTS || pause >= call.remaining() {
+                return Err(error);
+            }
+            self.0.session.meter().retry(self.0.service.name());
+            call.sleep("wait before the next attempt", pause).await.map_err(|_| error)?;
+        }
+    }
+
+    fn judge(&self, method: &Method, answer: Answer) -> Verdict {
+        let refusal = Refusal::parse(answer.status, request_id(&answer.headers), &answer.body);
+        let error = || Error::new(refusal.kind(), "refused").because(refusal.clone());
+        let wanted = retry_after(&answer.headers).filter(|pause| !pause.is_zero());
+        match answer.status {
+            // Rate limits come from in front of the service: nothing was done.
+            429 => {
+                self.0.gate.overloaded(wanted);
+                Verdict::Again(error(), wanted)
+            }
+            413 if !refusal.is_quota() => {
+                self.0.gate.overloaded(wanted);
+                Verdict::Again(error(), wanted)
+            }
+            500 | 502 | 503 | 504 => {
+                if answer.status == 503 {
+                    self.0.gate.overloaded(wanted);
+                }
+                if *method == Method::GET || *method == Method::DELETE {
+                    Verdict::Again(error(), wanted)
+                } else {
+                    Verdict::Final(error())
+                }
+            }
+            _ => Verdict::Final(error()),
+        }
+    }
+
+    /// Sends once. What changes something runs in a task of its own, which ends when the answer is there, whatever
+    /// becomes of the caller.
+    async fn exchange(&self, call: &Call, login: &Arc<Login>, request: Request) -> Result<Answer, Failure> {
+        if request.method == Method::GET {
+            let time = READ_TIME.min(call.remaining());
+            let sent = call.bound("wait for an answer", self.transmit(call, login, request, time)).await;
+            return match sent {
+                Ok(Err(failure)) if call.is_over() => {
+                    Err(Failure::Over(call.check("wait for an answer").err().unwrap_or_else(|| failure.into_error())))
+                }
+                Ok(outcome) => outcome,
+                Err(over) => Err(Failure::Over(over)),
+            };
+        }
+        let (client, call, login) = (self.clone(), call.clone(), Arc::clone(login));
+        let task = tokio::spawn(async move { client.transmit(&call, &login, request, WRITE_TIME).await });
+        task.await.unwrap_or_else(|error| Err(Failure::Over(Error::internal("send a request").because(error))))
+    }
+
+    async fn transmit(&self, call: &Call, login: &Login, request: Request, time: Duration) -> Result<Answer, Failure> {
+        let started = Instant::now();
+        let method = method_name(&request.method);
+        let template = request.template;
+        let outcome = self.wire(login, request, time).await;
+        let status = outcome.as_ref().map_or(0, |answer| answer.status);
+        self.0.session.meter().request(&Usage {
+            service: self.0.service.name(),
+            method,
+            template,
+            status,
+            took: started.elapsed(),
+        });
+        call.note_request(outcome.as_ref().ok().and_then(|answer| request_id(&answer.headers)).as_deref());
+        if let Ok(answer) = &outcome {
+            self.note_time(&answer.headers);
+        }
+        outcome.map_err(|error| {
+            if error.is_connect() {
+                Failure::Unsent(describe_transport(&error))
+            } else {
+                Failure::Unanswered(describe_transport(&error))
+            }
+        })
+    }
+
+    async fn wire(&self, login: &Login, request: Request, time: Duration) -> Result<Answer, reqwest::Error> {
+        let mut builder = login
+            .http
+            .request(request.method, request.url)
+            .timeout(time)
+            .header("x-auth-token", login.grant.token.expose_secret())
+            .header(header::ACCEPT, "application/json");
+        if let Some(version) = request.microversion {
+            let (name, value) = self.0.service.microversion_header(version);
+            builder = builder.header(name, value);
+        }
+        if request.experimental {
+            builder = builder.header("x-openstack-manila-api-experimental", "true");
+        }
+        if let Some(body) = request.body {
+            builder = builder.header(header::CONTENT_TYPE, "application/json").body(body);
+        }
+        let response = builder.send().await?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let body = response.bytes().await?.into();
+        Ok(Answer { status, headers, body })
+    }
+
+    fn note_time(&self, headers: &HeaderMap) {
+        let date = headers.get(header::DATE).and_then(|value| value.to_str().ok());
+        if let Some(zoned) = date.and_then(|text| jiff::fmt::rfc2822::parse(text).ok()) {
+            *self.0.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some((zoned.timestamp(), Instant::now()));
+        }
+    }
+
+    fn endpoint(&self, login: &Login) -> Result<Url> {
+        let mut known = self.0.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, url)) = known.as_ref().filter(|(generation, _)| *generation == login.generation) {
+            return Ok(url.clone());
+        }
+        let listed = login.grant.endpoint(self.0.service, &login.cloud)?;
+        let (mut url, has_project) = self.version_root(&listed);
+        let needs_project = self.0.highest.get().is_some_and(|highest| *highest < self.0.service.projectless_from());
+        if has_project {
+            url = listed;
+        } else if let (true, Some(project)) = (needs_project, &login.grant.project_id) {
+            url.set_path(&format!("{}{project}", url.path()));
+        }
+        *known = Some((login.generation, url.clone()));
+        Ok(url)
+    }
+
+    /// Where the catalogue's URL has no project id, the service's version tells whether it needs one.
+    async fn learn_endpoint(&self, call: &Call) -> Result<()> {
+        if self.0.highest.initialized() {
+            return Ok(());
+        }
+        let login = self.0.session.login(call, None).await?;
+        let (_, has_project) = self.version_root(&login.grant.endpoint(self.0.service, &login.cloud)?);
+        if has_project { Ok(()) } else { self.highest(call).await.map(drop) }
+    }
+
+    /// The URL up to and with the API version, ending in a slash, and whether a project id follows it.
+    fn version_root(&self, endpoint: &Url) -> (Url, bool) {
+        let mut root = endpoint.clone();
+        let mut kept = Vec::new();
+        let mut segments = endpoint.path().split('/').filter(|segment| !segment.is_empty());
+        for segment in segments.by_ref() {
+            kept.push(segment);
+            if is_version(segment) {
+                let rest = segments.next().is_some();
+                root.set_path(&format!("/{}/", kept.join("/")));
+                return (root, rest);
+            }
+        }
+        kept.push(self.0.service.version_segment());
+        root.set_path(&format!("/{}/", kept.join("/")));
+        (root, false)
+    }
+}
+
+impl Request {
+    fn again(&self) -> Self {
+        Self {
+            method: self.method.clone(),
+            url: self.url.clone(),
+            template: self.template,
+            microversion: self.microversion,
+            experimental: self.experimental,
+            body: self.body.clone(),
+        }
+    }
+}
+
+/// Why there is no answer.
+enum Failure {
+    /// The call is over.
+    Over(Error),
+    /// The request surely did not arrive.
+    Unsent(Error),
+    /// The request may have arrived.
+    Unanswered(Error),
+}
+
+impl Failure {
+    fn into_error(self) -> Error {
+        match self {
+            Self::Over(error) | Self::Unsent(error) | Self::Unanswered(error) => error,
+        }
+    }
+}
+
+/// What follows from an answer that is no success.
+enum Verdict {
+    Final(Error),
+    Again(Error, Option<Duration>),
+}
+
+/// `v3`, `v2.1`, `v2`.
+fn is_version(segment: &str) -> bool {
+    segment.strip_prefix('v').is_some_and(|rest| {
+        rest.starts_with(|c: char| c.is_ascii_digit()) && rest.chars().all(|c| c.is_ascii_digit() || c == '.')
+    })
+}
+
+fn method_name(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        _ => "OTHER",
+    }
+}
+
+fn encode(body: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(body).map_err(|error| Error::internal("encode a request").because(error))
+}
+
+/// An exponentially growing pause, the upper half of it random.
+fn backoff(attempt: u32) -> Duration {
+    let pause = FIRST_PAUSE.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(LONGEST_PAUSE);
+    let half = pause / 2;
+    half + Duration::from_micros(fastrand::u64(0..=u64::try_from(half.as_micros()).unwrap_or(u64::MAX)))
+}
+
+#[derive(Deserialize)]
+struct Versions {
+    #[serde(default)]
+    versions: Vec<Version>,
+    version: Option<Version>,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    id: String,
+    #[serde(default)]
+    version: String,
+}
+
+/// The highest microversion in a version document of this service's API.
+fn highest_of(body: &[u8], service: ServiceKind) -> Option<Microversion> {
+    let versions: Versions = serde_json::from_slice(body).ok()?;
+    let major = service.version_segment().split('.').next()?;
+    versions
+        .versions
+        .into_iter()
+        .chain(versions.version)
+        .filter(|version| version.id.split('.').next() == Some(major))
+        .filter_map(|version| version.version.parse().ok())
+        .max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Client, Microversion, ServiceKind, backoff, highest_of};
+    use crate::openstack::cloud::{Auth, Cloud, Interface, Scope, Tls};
+    use crate::openstack::session::Session;
+    use std::sync::Arc;
+    use std::time::Duration;
+    use url::Url;
+
+    fn client(service: ServiceKind) -> Client {
+        let cloud = Cloud {
+            name: String::new(),
+            auth_url: Url::parse("http://127.0.0.1:9/").unwrap(),
+            auth: Auth::Token("t".into()),
+            scope: Scope::Implied,
+            region: None,
+            interface: Interface::Public,
+            endpoint_overrides: Vec::new(),
+            tls: Tls::default(),
+            origin: "test".into(),
+        };
+        Client::new(Session::new(Arc::new(cloud), Vec::new(), Arc::new(())), service, 4)
+    }
+
+    #[test]
+    fn endpoints_with_and_without_version_and_project_are_understood() {
+        for (service, given, root, has_project) in [
+            (ServiceKind::BlockStorage, "http://c:8776/v3/0a1b", "http://c:8776/v3/", true),
+            (ServiceKind::BlockStorage, "http://c:8776/v3", "http://c:8776/v3/", false),
+            (ServiceKind::BlockStorage, "http://c:8776/v3/", "http://c:8776/v3/", false),
+            (ServiceKind::BlockStorage, "https://c/volume", "https://c/volume/v3/", false),
+            (ServiceKind::BlockStorage, "https://c/volume/v3/AUTH_x", "https://c/volume/v3/", true),
+            (ServiceKind::Compute, "http://n:8774/v2.1", "http://n:8774/v2.1/", false),
+            (ServiceKind::Compute, "http://n:8774", "http://n:8774/v2.1/", false),
+            (ServiceKind::SharedFileSystem, "http://m/v2/p", "http://m/v2/", true),
+        ] {
+            let (found, project) = client(service).version_root(&Url::parse(given).unwrap());
+            assert_eq!((found.as_str(), project), (root, has_project), "{given}");
+        }
+    }
+
+    #[test]
+    fn the_highest_microversion_is_that_of_our_major_version() {
+        let cinder = br#"{"versions": [{"id": "v2.0", "version": ""}, {"id": "v3.0", "version": "3.71", "min_version": "3.0"}]}"#;
+        assert_eq!(highest_of(cinder, ServiceKind::BlockStorage), Some(Microversion(3, 71)));
+        let nova = br#"{"version": {"id": "v2.1", "version": "2.104"}}"#;
+        assert_eq!(highest_of(nova, ServiceKind::Compute), Some(Microversion(2, 104)));
+        assert_eq!(highest_of(b"<html>", ServiceKind::Compute), None);
+    }
+
+    #[test]
+    fn pauses_grow_and_stay_bounded() {
+        for attempt in 1..40 {
+            assert!(backoff(attempt) <= Duration::from_secs(8) && backoff(attempt) >= Duration::from_millis(125));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_keystone_that_is_away_is_unavailable_and_says_where() {
+        let call = crate::call::Call::lasting(Duration::from_secs(5));
+        let error = client(ServiceKind::Compute).highest(&call).await.unwrap_err();
+        assert_eq!(error.kind(), crate::error::Kind::Unavailable);
+        assert!(error.to_string().contains("http://127.0.0.1:9/v3/auth/tokens"), "{error}");
     }
 }

@@ -7,5 +7,12 @@
 pub mod cinder;
 pub mod client;
 pub mod cloud;
+mod gate;
+mod keystone;
 pub mod nova;
+mod pace;
+mod refusal;
+mod route;
+pub mod session;
+mod transport;
 pub mod watch;
