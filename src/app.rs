@@ -19,6 +19,7 @@
 //! ```
 
 mod connect;
+mod machine;
 mod registry;
 mod reload;
 mod serve;

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Where it is on every cloud.
-pub const DEFAULT_URL: &str = "http://169.254.169.254/openstack/latest/meta_data.json";
+/// The document about this server, below the base URL of the service.
+pub const DOCUMENT: &str = "/openstack/latest/meta_data.json";
 
 /// The time that it gets. Where there is none, packets go nowhere, and the other sources wait.
 pub const DEFAULT_LIMIT: Duration = Duration::from_secs(5);
