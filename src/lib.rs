@@ -32,3 +32,4 @@ pub mod model;
 pub mod node;
 pub mod openstack;
 pub mod provider;
+pub mod trial;
