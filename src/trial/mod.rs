@@ -21,6 +21,7 @@ mod workload;
 mod tests;
 
 use crate::cli::Try;
+use crate::csi::proto;
 use crate::error::{Error, Kind, Result};
 use crate::model::StringMap;
 use client::{Driver, Patience};
@@ -39,13 +40,6 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use workload::{Machine, Workload};
-
-/// The CSI messages.
-#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic)]
-mod proto {
-    tonic::include_proto!("csi.v1");
-    include!(concat!(env!("OUT_DIR"), "/redacted.rs"));
-}
 
 /// Exit code: at least one volume failed, or something is left behind.
 const FAILED: u8 = 1;

@@ -65,6 +65,11 @@ class FileShareDriver(driver.ShareDriver):
 
     def do_setup(self, context):
         os.makedirs(self.dir, exist_ok=True)
+        # shared, so that a node in a mount namespace of its own sees the shares
+        # that come after it; a mount of its own, as the parent may be private
+        if not os.path.ismount(self.dir):
+            _run("mount", "--bind", self.dir, self.dir)
+            _run("mount", "--make-shared", self.dir)
 
     def check_for_setup_error(self):
         if not os.path.exists("/dev/loop-control"):

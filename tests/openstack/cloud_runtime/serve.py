@@ -188,6 +188,9 @@ def nova():
         for h in ("compute-1", "compute-2")]     # zones nova and az2
     for s in servers:
         s.start()
+        # the first heartbeat comes after 5 s otherwise, and a state copied from
+        # the seed has old ones: until then there would be no host for a server
+        s.servicegroup_api._driver._report_state(s)
     # nova-manage cell_v2 discover_hosts, without the 3 s of a process
     from nova import context
     from nova.objects import host_mapping
