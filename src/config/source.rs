@@ -23,7 +23,8 @@ use std::path::{Path, PathBuf};
 pub struct Source {
     /// Files in the form of cloud.conf, the later ones counting more.
     pub cloud_config: Vec<PathBuf>,
-    /// The clouds to serve, the default one first; empty for the one that the source itself takes for the default.
+    /// The clouds to serve, the default one first. An empty name is the `[Global]` without one, or what `OS_CLOUD`
+    /// names; none at all is the one that the source itself takes for the default.
     pub cloud_names: Vec<String>,
     /// The environment.
     pub environment: Environment,
@@ -88,18 +89,18 @@ impl Loading<'_> {
     fn clouds(&mut self) -> Result<(Clouds, CloudConf)> {
         let environment = &self.source.environment;
         if !self.source.cloud_config.is_empty() {
-            return self.from_cloud_conf();
+            return self.clouds_of_cloud_conf();
         }
         let asked = !self.source.cloud_names.is_empty()
             || environment.text("OS_CLOUD")?.is_some()
             || environment.text("OS_CLIENT_CONFIG_FILE")?.is_some();
         let clouds = if asked {
             let file = CloudsYaml::load(None, environment, &mut self.reader)?;
-            self.from_clouds_yaml(&file)?
+            self.clouds_of_clouds_yaml(&file)?
         } else if environment.text("OS_AUTH_URL")?.is_some() {
-            self.from_environment()?
+            self.clouds_of_environment()?
         } else if let Some(file) = CloudsYaml::find(None, environment, &mut self.reader)? {
-            self.from_clouds_yaml(&file)?
+            self.clouds_of_clouds_yaml(&file)?
         } else {
             return Err(Error::invalid(
                 "it is not said which cloud to use: give --cloud-config FILE (a cloud.conf), or set OS_CLOUD (a cloud of \
@@ -109,7 +110,7 @@ impl Loading<'_> {
         Ok((clouds, CloudConf::default()))
     }
 
-    fn from_cloud_conf(&mut self) -> Result<(Clouds, CloudConf)> {
+    fn clouds_of_cloud_conf(&mut self) -> Result<(Clouds, CloudConf)> {
         let mut cloud_conf = CloudConf::default();
         for path in &self.source.cloud_config {
             let text = self.reader.read(path)?;
@@ -150,7 +151,7 @@ impl Loading<'_> {
                  There are: {}",
                 sections(known)
             ))),
-            (asked, _) => Ok(without_repetition(asked)),
+            (asked, _) => Ok(unnamed_first(without_repetition(asked))),
         }
     }
 
@@ -171,7 +172,7 @@ impl Loading<'_> {
         Ok(settings)
     }
 
-    fn from_clouds_yaml(&mut self, file: &CloudsYaml) -> Result<Clouds> {
+    fn clouds_of_clouds_yaml(&mut self, file: &CloudsYaml) -> Result<Clouds> {
         let by_environment = self.source.environment.text("OS_CLOUD")?;
         let region = self.source.environment.text("OS_REGION_NAME")?;
         let wanted: Vec<Option<&str>> = match self.source.cloud_names.as_slice() {
@@ -191,7 +192,7 @@ impl Loading<'_> {
         Clouds::of(clouds)
     }
 
-    fn from_environment(&mut self) -> Result<Clouds> {
+    fn clouds_of_environment(&mut self) -> Result<Clouds> {
         let settings = self.source.environment.settings()?;
         self.warnings.extend(self.source.environment.warnings());
         Clouds::of(vec![login::cloud("", &settings, &mut self.reader, &mut self.warnings)?])
@@ -218,6 +219,12 @@ fn without_repetition(names: &[String]) -> Vec<String> {
         }
     }
     distinct
+}
+
+/// The cloud without a name is the default wherever it is listed, as with cinder-csi.
+fn unnamed_first(mut names: Vec<String>) -> Vec<String> {
+    names.sort_by_key(|name| !name.is_empty());
+    names
 }
 
 impl Clouds {
