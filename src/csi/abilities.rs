@@ -83,10 +83,8 @@ impl Abilities {
                 r#type: service.into(),
             })),
         };
-        let mut all = vec![
-            service(PluginService::ControllerService),
-            service(PluginService::VolumeAccessibilityConstraints),
-        ];
+        let mut all =
+            vec![service(PluginService::ControllerService), service(PluginService::VolumeAccessibilityConstraints)];
         if self.snapshot_topology {
             all.push(service(PluginService::SnapshotAccessibilityConstraints));
         }

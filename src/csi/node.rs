@@ -86,9 +86,12 @@ async fn stage(
     };
     service.abilities.check("volume_capability", &stage.capability)?;
     service
-        .run(rpc, Claim::volume(&stage.volume), "stage volume", |node, call| async move {
-            node.stage(&call, &stage).await
-        })
+        .run(
+            rpc,
+            Claim::volume(&stage.volume),
+            "stage volume",
+            |node, call| async move { node.stage(&call, &stage).await },
+        )
         .await?;
     Ok(proto::NodeStageVolumeResponse {})
 }
@@ -228,9 +231,8 @@ async fn info(
     rpc: &Rpc,
     _message: proto::NodeGetInfoRequest,
 ) -> Result<proto::NodeGetInfoResponse> {
-    let info = service
-        .run(rpc, Claim::none(), "get node info", |node, call| async move { node.info(&call).await })
-        .await?;
+    let info =
+        service.run(rpc, Claim::none(), "get node info", |node, call| async move { node.info(&call).await }).await?;
     Ok(proto::NodeGetInfoResponse {
         node_id: info.id.into(),
         max_volumes_per_node: info.limit.map_or(0, |limit| limit.get().into()),

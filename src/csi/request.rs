@@ -243,11 +243,7 @@ pub fn topology_requirement(message: Option<proto::TopologyRequirement>) -> Resu
 }
 
 fn topologies(field: &str, messages: Vec<proto::Topology>) -> Result<Vec<Topology>> {
-    messages
-        .into_iter()
-        .enumerate()
-        .map(|(index, message)| segments(&format!("{field}[{index}]"), message))
-        .collect()
+    messages.into_iter().enumerate().map(|(index, message)| segments(&format!("{field}[{index}]"), message)).collect()
 }
 
 fn segments(field: &str, message: proto::Topology) -> Result<Topology> {

@@ -91,8 +91,7 @@ mod tests {
 
     #[test]
     fn a_health_problem_is_told_once() {
-        let problem =
-            |severity, message: &str| Health { severity, reason: "DeviceGone", message: message.to_owned() };
+        let problem = |severity, message: &str| Health { severity, reason: "DeviceGone", message: message.to_owned() };
         let told = health(
             "v".parse().unwrap(),
             vec![

@@ -135,16 +135,7 @@ impl Metrics {
             ]),
         );
         registry.register_collector(Box::new(Process::new()));
-        Self(Arc::new(Figures {
-            registry,
-            rpcs,
-            rpc_time,
-            rpcs_in_flight,
-            requests,
-            request_time,
-            retries,
-            logins,
-        }))
+        Self(Arc::new(Figures { registry, rpcs, rpc_time, rpcs_in_flight, requests, request_time, retries, logins }))
     }
 
     /// A CSI call begins.

@@ -232,9 +232,10 @@ mod tests {
     #[test]
     fn every_method_of_the_served_services_is_known() {
         let proto = include_str!("../../proto/csi.proto");
-        let services = proto.split("\nservice ").skip(1).filter(|service| {
-            ["Identity ", "Controller ", "Node "].iter().any(|name| service.starts_with(name))
-        });
+        let services = proto
+            .split("\nservice ")
+            .skip(1)
+            .filter(|service| ["Identity ", "Controller ", "Node "].iter().any(|name| service.starts_with(name)));
         let mut count = 0;
         for service in services {
             let body = service.split("\n}").next().unwrap();

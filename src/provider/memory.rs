@@ -160,11 +160,7 @@ fn shareable(capabilities: &[Capability]) -> bool {
 
 /// A page of what is ordered by number. The token is the number of the last entry, so that it stays good when that
 /// entry is removed.
-fn page<T, U>(
-    all: &BTreeMap<u64, T>,
-    request: &PageRequest,
-    shown: impl Fn(&T) -> Option<U>,
-) -> Result<Page<U>> {
+fn page<T, U>(all: &BTreeMap<u64, T>, request: &PageRequest, shown: impl Fn(&T) -> Option<U>) -> Result<Page<U>> {
     let after: u64 = match &request.token {
         Some(token) => token
             .strip_prefix("after-")
@@ -434,12 +430,7 @@ impl Snapshots for MemoryProvider {
         Ok(())
     }
 
-    async fn snapshots(
-        &self,
-        _call: &Call,
-        filter: &SnapshotFilter,
-        request: &PageRequest,
-    ) -> Result<Page<Snapshot>> {
+    async fn snapshots(&self, _call: &Call, filter: &SnapshotFilter, request: &PageRequest) -> Result<Page<Snapshot>> {
         page(&self.state().snapshots, request, |stored| {
             let matches = filter.id.as_ref().is_none_or(|id| stored.snapshot.id == *id)
                 && filter.source.as_ref().is_none_or(|source| stored.snapshot.source == *source);
@@ -470,8 +461,8 @@ mod tests {
     use crate::call::Call;
     use crate::error::Kind;
     use crate::model::{
-        AccessKind, AccessMode, Bytes, Capability, ContentSource, PageRequest, SizeRange, SnapshotFilter,
-        SnapshotSpec, StringMap, Topology, TopologyRequirement, VolumeSpec,
+        AccessKind, AccessMode, Bytes, Capability, ContentSource, PageRequest, SizeRange, SnapshotFilter, SnapshotSpec,
+        StringMap, Topology, TopologyRequirement, VolumeSpec,
     };
     use crate::provider::{Capacity, Expand, Provider, Snapshots};
     use std::num::NonZeroU32;

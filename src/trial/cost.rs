@@ -7,6 +7,9 @@ use url::Url;
 /// The counters of OpenStack requests, by driver: ours, and cinder-csi's.
 const COUNTERS: [&str; 2] = ["fuxi_csi_openstack_requests_total", "openstack_api_requests_total"];
 
+/// What all our figures begin with: a counter that has not counted yet is not on the page at all.
+const OURS: &str = "fuxi_csi_";
+
 /// How long one reading may take.
 const READ_TIME: Duration = Duration::from_secs(5);
 
@@ -54,8 +57,7 @@ impl Cost {
     }
 }
 
-/// Adds up the requests of a page in Prometheus's or OpenMetrics's text format. A counter that was declared and never
-/// counted is zero.
+/// Adds up the requests of a page in Prometheus's or OpenMetrics's text format. A counter that never counted is zero.
 ///
 /// # Errors
 /// `InvalidArgument`: there is no such counter.
@@ -68,6 +70,7 @@ fn parse(page: &str) -> Result<u64> {
             continue;
         }
         let (name, rest) = line.split_at(line.find(['{', ' ']).unwrap_or(line.len()));
+        declared |= name.starts_with(OURS);
         if !COUNTERS.contains(&name) {
             continue;
         }
@@ -76,7 +79,7 @@ fn parse(page: &str) -> Result<u64> {
                 Error::invalid(format!("the line {line:?} has no count: this is not a page of metrics"))
             })?;
         declared = true;
-        sum += value;
+        sum = u64::saturating_add(sum, value);
     }
     if declared {
         Ok(sum)
@@ -130,7 +133,7 @@ mod tests {
                     fuxi_csi_openstack_requests_total{service=\"cinder\",path=\"/volumes/{}\",status=\"200\"} 3\n\
                     fuxi_csi_openstack_requests_total{service=\"nova\",path=\"a\\\"}\",status=\"202\"} 4\n\
                     fuxi_csi_openstack_requests_total_other{a=\"b\"} 50\n\
-                    fuxi_csi_rpcs_total{a=\"b\"} 60\n# EOF\n";
+                    fuxi_csi_rpc_total{a=\"b\"} 60\n# EOF\n";
         assert_eq!(parse(page).unwrap(), 7);
     }
 
@@ -144,7 +147,8 @@ mod tests {
 
     #[test]
     fn a_counter_that_never_counted_is_zero_and_none_at_all_is_an_error() {
-        assert_eq!(parse("# TYPE fuxi_csi_openstack_requests counter\n# EOF\n").unwrap(), 0);
+        assert_eq!(parse("# TYPE openstack_api_requests_total counter\n").unwrap(), 0);
+        assert_eq!(parse("fuxi_csi_build_info{version=\"1\"} 1\n# EOF\n").unwrap(), 0);
         for page in ["", "up 1\n", "<html>not found</html>"] {
             assert!(parse(page).unwrap_err().to_string().contains("/metrics"), "{page}");
         }

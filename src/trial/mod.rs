@@ -35,12 +35,15 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use workload::{Machine, Workload};
 
+/// Exit code: every volume passed, and nothing is left.
+const PASSED: u8 = 0;
 /// Exit code: at least one volume failed, or something is left behind.
 const FAILED: u8 = 1;
 /// Exit code: the driver cannot be reached (`EX_UNAVAILABLE`).
@@ -61,22 +64,36 @@ pub async fn run(options: &Try) -> ExitCode {
         Ok(task) => task,
         Err(error) => {
             Report::new(Box::new(std::io::stderr()), 1, false).line(format!("fuxi-csi try: {error}"));
-            return refused(&error);
+            return ExitCode::from(refused(&error));
         }
     };
-    let terminal = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
-    let machine = Machine { limit: options.timeout };
-    let code = with(options, Box::new(std::io::stdout()), terminal, Box::new(machine), &signals).await;
+    let outside = Outside {
+        out: Box::new(std::io::stdout()),
+        terminal: std::io::stdout().is_terminal() && std::io::stderr().is_terminal(),
+        workload: Box::new(Machine { limit: options.timeout }),
+        pauses: client::PAUSES.to_vec(),
+    };
+    let code = with(options, outside, &signals).await;
     watching.abort();
-    code
+    ExitCode::from(code)
+}
+
+/// What differs between the command and its tests.
+struct Outside {
+    out: Box<dyn Write + Send>,
+    /// Whether somebody watches a terminal.
+    terminal: bool,
+    workload: Box<dyn Workload>,
+    /// Between repetitions of an RPC.
+    pauses: Vec<Duration>,
 }
 
 /// The exit code of a run that could not begin.
-fn refused(error: &Error) -> ExitCode {
-    ExitCode::from(match error.kind() {
+fn refused(error: &Error) -> u8 {
+    match error.kind() {
         Kind::Unavailable | Kind::Deadline => UNAVAILABLE,
         _ => FAILED,
-    })
+    }
 }
 
 /// What signals ask for.
@@ -105,16 +122,11 @@ impl Signals {
     }
 }
 
-/// The whole command, with everything from outside given.
-async fn with(
-    options: &Try,
-    out: Box<dyn Write + Send>,
-    terminal: bool,
-    workload: Box<dyn Workload>,
-    signals: &Signals,
-) -> ExitCode {
-    let report = Report::new(out, options.volumes.get(), terminal);
-    let world = match prepare(options, report, workload, signals).await {
+/// The whole command; the exit code.
+async fn with(options: &Try, outside: Outside, signals: &Signals) -> u8 {
+    let report = Report::new(outside.out, options.volumes.get(), outside.terminal);
+    let patience = Patience { rpc: options.timeout, step: options.patience, pauses: outside.pauses };
+    let world = match prepare(options, report, patience, outside.workload, signals).await {
         Ok(world) => Arc::new(world),
         Err((report, error)) => {
             report.line(format!("fuxi-csi try: {error}"));
@@ -133,11 +145,11 @@ async fn with(
     let calls = if signals.abandon.is_cancelled() { None } else { world.calls().await };
     world.report.conclude(options.volumes.get(), calls, &left);
     if world.report.all_passed(options.volumes.get()) && left.is_empty() {
-        ExitCode::SUCCESS
+        PASSED
     } else if signals.stop.is_cancelled() {
-        ExitCode::from(STOPPED)
+        STOPPED
     } else {
-        ExitCode::from(FAILED)
+        FAILED
     }
 }
 
@@ -152,10 +164,10 @@ async fn announce(world: &Orchestrator, signals: &Signals) {
 async fn prepare(
     options: &Try,
     report: Report,
+    patience: Patience,
     workload: Box<dyn Workload>,
     signals: &Signals,
 ) -> Result<Orchestrator, (Report, Error)> {
-    let patience = Patience { rpc: options.timeout, step: options.patience, pauses: client::PAUSES.to_vec() };
     let found = async {
         let cost = Cost::new(options.metrics_urls.clone())?;
         let driver = Driver::find(&options.endpoint, &options.node_endpoints(), &patience, &signals.stop).await?;

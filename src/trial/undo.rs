@@ -25,7 +25,10 @@ pub(super) async fn undo(world: &Orchestrator, life: u32) {
         match outcome {
             Ok(note) => {
                 world.ledger.end(entry);
-                world.report.note(life, &format!("undone: {object}{note}"));
+                // Directories go with what was in them; nobody misses them.
+                if !matches!(object, Object::Directory(_)) {
+                    world.report.note(life, &format!("undone: {object}{note}"));
+                }
             }
             Err(why) => {
                 stuck.extend(object.holds().map(str::to_owned));

@@ -29,11 +29,12 @@ pub(super) async fn list(
     message: proto::ControllerListVolumeHealthRequest,
 ) -> Result<proto::ControllerListVolumeHealthResponse> {
     let page = request::page(message.max_entries, message.starting_token)?;
-    let page = service
-        .run(rpc, Claim::none(), "list volume health", |provider, call| async move {
-            provider.volumes(&call, &page).await
-        })
-        .await?;
+    let page =
+        service
+            .run(rpc, Claim::none(), "list volume health", |provider, call| async move {
+                provider.volumes(&call, &page).await
+            })
+            .await?;
     let abnormal = page.items.into_iter().filter(|status| !status.health.is_empty());
     Ok(proto::ControllerListVolumeHealthResponse {
         entries: abnormal.map(|status| response::health(status.volume.id, status.health)).collect(),
