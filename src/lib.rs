@@ -25,6 +25,7 @@
 
 pub mod app;
 pub mod call;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod csi;
