@@ -2,6 +2,7 @@
 
 use super::report::{Cause, Finding, Report};
 use crate::call::Call;
+use crate::cli::Check;
 use crate::config::BlockStorageOptions;
 use crate::error::Result;
 use crate::openstack::cinder::{self, AbsoluteLimits, Cinder};
@@ -43,7 +44,7 @@ const ABILITIES: [Ability; 5] = [
 ];
 
 /// Looks at one cloud.
-pub(super) async fn look(cloud: &Cloud, options: &BlockStorageOptions, most_requests: usize, report: &mut Report) {
+pub(super) async fn look(cloud: &Cloud, options: &Check, storage: &BlockStorageOptions, report: &mut Report) {
     let name = |what: &str| if cloud.name.is_empty() { what.to_owned() } else { format!("{}: {what}", cloud.name) };
     let session = Session::new(Arc::new(cloud.clone()), Vec::new(), Arc::new(()));
     if let Err(error) = session.log_in(&call()).await {
@@ -66,7 +67,13 @@ pub(super) async fn look(cloud: &Cloud, options: &BlockStorageOptions, most_requ
             .remedy("use an application credential"),
         );
     }
-    let client = |service| Client::new(session.clone(), service, most_requests);
+    if options.driver.provider.as_str() != "cinder" {
+        let detail =
+            format!("not looked at: what the provider {:?} needs is not known here", options.driver.provider.as_str());
+        report.add(&Finding::warning(name("services"), detail));
+        return;
+    }
+    let client = |service| Client::new(session.clone(), service, options.cloud.max_requests.get());
     let (cinder, nova) = (client(ServiceKind::BlockStorage), client(ServiceKind::Compute));
     let has_cinder = service(&name, &cinder, ServiceKind::BlockStorage, report).await;
     let has_nova = service(&name, &nova, ServiceKind::Compute, report).await;
@@ -75,9 +82,8 @@ pub(super) async fn look(cloud: &Cloud, options: &BlockStorageOptions, most_requ
         report.add(&types(&name("volume types"), offer::volume_types(&cinder, &call()).await));
     }
     if has_cinder && has_nova {
-        let storage = offer::zones(&cinder, &call()).await;
-        let compute = offer::zones(&nova, &call()).await;
-        report.add(&zones(&name("zones"), storage, compute, options.ignore_volume_az));
+        let (ours, theirs) = (offer::zones(&cinder, &call()).await, offer::zones(&nova, &call()).await);
+        report.add(&zones(&name("zones"), ours, theirs, storage.ignore_volume_az));
     }
 }
 

@@ -26,7 +26,7 @@ async fn with(options: &Check, out: Box<dyn Write + Send>) -> u8 {
     if options.role.has_controller() {
         if let Some(config) = configuration(source.clone(), &mut report).await {
             for cloud in config.clouds.iter() {
-                cloud::look(cloud, &config.block_storage, options.cloud.max_requests.get(), &mut report).await;
+                cloud::look(cloud, options, &config.block_storage, &mut report).await;
             }
             read = Some((config.block_storage, config.metadata));
         }

@@ -113,9 +113,11 @@ fn make(
     plugin_dir: &Path,
 ) -> Result<Box<dyn Source>> {
     let host = Host::default();
+    // Nothing is to stay that was not there; the drive is mounted for the time of a look.
+    let place = if plugin_dir.is_dir() { plugin_dir } else { Path::new("/run") };
     Ok(match source {
         MetadataSource::ConfigDrive => {
-            Box::new(ConfigDrive::new(Arc::new(SystemExec::default()), Arc::new(SystemMounter::default()), plugin_dir))
+            Box::new(ConfigDrive::new(Arc::new(SystemExec::default()), Arc::new(SystemMounter::default()), place))
         }
         MetadataSource::MetadataService => {
             let base = node.metadata_url.as_str().trim_end_matches('/');

@@ -101,7 +101,9 @@ async fn serve_connection(stream: TcpStream, metrics: Metrics, readiness: watch:
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_TIME)
         .serve_connection(TokioIo::new(stream), service);
-    if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_TIME, connection).await { tracing::debug!(%error, "an HTTP connection broke off") }
+    if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_TIME, connection).await {
+        tracing::debug!(%error, "an HTTP connection broke off")
+    }
 }
 
 fn answer<B>(request: &Request<B>, metrics: &Metrics, readiness: &Readiness) -> Response<Full<Bytes>> {

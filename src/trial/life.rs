@@ -1,7 +1,7 @@
 //! The life of one volume, as an orchestrator would lead it: the story of this command.
 
 use super::ledger::{Entry, Object};
-use super::orchestrator::{Ended, Orchestrator, wrong_answer};
+use super::orchestrator::{Ended, Orchestrator};
 use super::pattern::Pattern;
 use super::plan::{BackupPlan, Growth};
 use super::proto;
@@ -96,6 +96,8 @@ pub(super) async fn lead(world: &Orchestrator, number: u32) {
 impl Life<'_> {
     async fn run(&mut self) -> Result<(), Ended> {
         let plan = &self.world.plan;
+        // A copy is used beside the original.
+        let room = self.world.room(self.home, 2).await?;
         let started = Instant::now();
         let volume = self.create(Step::CreateVolume, "", self.world.settings.size, None).await?;
         let mounted = self.bring(&volume, self.home).await?;
@@ -120,26 +122,25 @@ impl Life<'_> {
             self.clone(&volume).await?;
         }
 
-        let grown = match plan.growth {
-            Growth::Online => {
-                self.grow_online(&volume, &mounted).await?;
-                None
-            }
-            Growth::Offline | Growth::No => None,
-        };
-        let before = if plan.growth == Growth::Offline { Some(self.size(&mounted).await?) } else { grown };
+        if plan.growth == Growth::Online {
+            self.grow_online(&volume, &mounted).await?;
+        }
+        let size_before = self.size_if(plan.growth == Growth::Offline, &mounted).await?;
         self.take_away(mounted).await?;
-        let node_step = match before {
-            Some(_) => Some(self.controller_expand(&volume).await?),
+        drop(room);
+
+        let room = self.world.room(self.next_node(&volume), 1).await?;
+        let grown = match size_before {
+            Some(before) => Some((before, self.controller_expand(&volume).await?)),
             None => None,
         };
-
-        let moved = self.bring(&volume, self.next_node(&volume)).await?;
-        if let (Some(before), Some((size, node_step))) = (before, node_step) {
+        let moved = self.bring(&volume, room.node).await?;
+        if let Some((before, (size, node_step))) = grown {
             self.finish_growth(&volume, &moved, before, size, node_step).await?;
         }
         self.compare(&moved, AFTER).await?;
         self.take_away(moved).await?;
+        drop(room);
 
         if let Some(backup) = backup {
             self.world.remove(self.number, Step::DeleteBackup, backup.entry).await?;
@@ -301,6 +302,10 @@ impl Life<'_> {
         self.world.work(self.number, Step::Compare, &used.volume, work).await
     }
 
+    async fn size_if(&self, wanted: bool, used: &InUse) -> Result<Option<u64>, Ended> {
+        if wanted { self.size(used).await.map(Some) } else { Ok(None) }
+    }
+
     async fn size(&self, used: &InUse) -> Result<u64, Ended> {
         let work = self.world.workload.size(&used.view);
         self.world.work(self.number, Step::CheckSize, &used.volume, work).await
@@ -321,8 +326,11 @@ impl Life<'_> {
         let answer = self.world.rpc(self.number, Step::Stats, |_| used.volume.clone(), send).await?;
         let bytes = answer.usage.iter().find(|usage| usage.unit() == proto::volume_usage::Unit::Bytes);
         let total = bytes.and_then(|usage| u64::try_from(usage.total).ok()).unwrap_or_default();
-        let seen = self.world.workload.size(&used.view).await.unwrap_or_default();
-        if total == 0 || total != seen {
+        let seen = match self.world.workload.size(&used.view).await {
+            Ok(seen) => seen,
+            Err(error) => return self.wrong(Step::Stats, &used.volume, &error.to_string()),
+        };
+        if total != seen {
             let why = format!("NodeGetVolumeStats says {total} bytes in all, and its workload sees {seen}");
             return self.wrong(Step::Stats, &used.volume, &why);
         }
@@ -550,7 +558,7 @@ impl Life<'_> {
 
     /// An RPC succeeded, and what it said or did is wrong.
     fn wrong<T>(&self, step: Step, object: &str, why: &str) -> Result<T, Ended> {
-        self.world.report.failed(self.number, step, object, Duration::ZERO, 0, &wrong_answer(why).to_string());
+        self.world.report.failed(self.number, step, object, Duration::ZERO, 0, why);
         Err(Ended::Failed)
     }
 }

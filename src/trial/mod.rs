@@ -27,7 +27,7 @@ use crate::model::StringMap;
 use client::{Driver, Patience};
 use cost::Cost;
 use ledger::{Ledger, Object};
-use orchestrator::{Orchestrator, Settings};
+use orchestrator::{NodeRoom, Orchestrator, Settings};
 use plan::{Plan, Wishes};
 use report::Report;
 use std::io::{IsTerminal, Write};
@@ -179,7 +179,9 @@ async fn prepare(
         Ok(found) => found,
         Err(error) => return Err((report, error)),
     };
+    let rooms = driver.nodes.iter().map(|node| NodeRoom::new(node.info.max_volumes_per_node)).collect();
     let world = Orchestrator {
+        rooms,
         driver,
         plan,
         settings,

@@ -9,18 +9,18 @@ use super::report::Report;
 use super::step::Step;
 use super::table::Sample;
 use super::workload::Workload;
-use crate::error::{Error, Kind};
 use crate::model::StringMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Response, Status};
 
-/// What the user wants of every volume.
-#[derive(Debug, Clone)]
+/// What the user wants of every volume. Not `Debug`: it holds secrets.
+#[derive(Clone)]
 pub(super) struct Settings {
     /// The prefix of all names of this run.
     pub(super) run: String,
@@ -67,8 +67,32 @@ pub(super) struct Orchestrator {
     pub(super) report: Report,
     pub(super) cost: Cost,
     pub(super) stop: CancellationToken,
+    /// How many more volumes each node takes; none where it does not say.
+    pub(super) rooms: Vec<Option<NodeRoom>>,
     /// Set when the driver has said that it makes no backups.
     pub(super) no_backups: AtomicBool,
+}
+
+/// How many volumes a node takes.
+#[derive(Debug)]
+pub(super) struct NodeRoom {
+    limit: u32,
+    free: Semaphore,
+}
+
+impl NodeRoom {
+    /// Of a node that takes so many; none for no limit.
+    pub(super) fn new(limit: i64) -> Option<Self> {
+        let limit = u32::try_from(limit).ok().filter(|limit| *limit > 0)?;
+        Some(Self { limit, free: Semaphore::new(usize::try_from(limit).unwrap_or(Semaphore::MAX_PERMITS)) })
+    }
+}
+
+/// The right to have some volumes on a node.
+pub(super) struct Room<'a> {
+    /// Which node.
+    pub(super) node: usize,
+    _permit: Option<SemaphorePermit<'a>>,
 }
 
 /// How a step is watched: its clock, and the count of OpenStack calls before it.
@@ -237,6 +261,18 @@ impl Orchestrator {
         self.driver.nodes.get(node).ok_or_else(|| Status::internal(format!("there is no node {}", node + 1)))
     }
 
+    /// Waits until a node has room for so many more volumes, as a scheduler would.
+    pub(super) async fn room(&self, node: usize, volumes: u32) -> Result<Room<'_>, Ended> {
+        let Some(room) = self.rooms.get(node).and_then(Option::as_ref) else {
+            return Ok(Room { node, _permit: None });
+        };
+        tokio::select! {
+            // The semaphore is never closed; were it, there would just be no limit.
+            permit = room.free.acquire_many(volumes.min(room.limit)) => Ok(Room { node, _permit: permit.ok() }),
+            () = self.stop.cancelled() => Err(Ended::Stopped),
+        }
+    }
+
     /// Whether the driver is still believed to make backups.
     pub(super) fn makes_backups(&self) -> bool {
         !self.no_backups.load(Ordering::Relaxed)
@@ -269,9 +305,4 @@ impl Orchestrator {
         };
         Sample { took, attempts, calls }
     }
-}
-
-/// A failure of what the driver answered, not of the RPC.
-pub(super) fn wrong_answer(why: impl Into<String>) -> Error {
-    Error::new(Kind::Internal, why)
 }
