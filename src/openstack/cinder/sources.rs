@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 /// How much further back than asked a look at changes reaches: a change may become visible a little after its stamp, and
 /// the clocks of the services differ a little.
-const OVERLAP: Duration = Duration::from_secs(10);
+const OVERLAP: Duration = Duration::from_secs(3);
 
 /// A volume, and others of the same name that the same look showed.
 #[derive(Debug, Clone)]
