@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 /// How much further back than asked a look at changes reaches: a change may become visible a little after its stamp, and
 /// the clocks of the services differ a little.
-const OVERLAP: Duration = Duration::from_secs(10);
+const OVERLAP: Duration = Duration::from_secs(3);
 
 /// A volume, and others of the same name that the same look showed.
 #[derive(Debug, Clone)]
@@ -160,13 +160,19 @@ impl VolumeSource {
         Ok(left)
     }
 
-    /// A volume of a list, with its namesakes of the same list.
-    fn with_namesakes(&self, volume: &Volume, listed: &[Volume]) -> SeenVolume {
-        let namesakes = match self.notes.name_of(&volume.id) {
-            Some(name) => listed.iter().filter(|other| other.name == name && other.id != volume.id).cloned().collect(),
-            None => Vec::new(),
+    /// The wanted volumes of a list, those that are being made with their namesakes of the same list.
+    fn pick(&self, listed: &[Volume], wanted: impl Fn(&Volume) -> bool) -> Vec<SeenVolume> {
+        let mut by_name: HashMap<&str, Vec<&Volume>> = HashMap::new();
+        for volume in listed {
+            by_name.entry(&volume.name).or_default().push(volume);
+        }
+        let namesakes = |volume: &Volume| {
+            let Some(name) = self.notes.name_of(&volume.id) else { return Vec::new() };
+            let others = by_name.get(name.as_str()).into_iter().flatten().filter(|other| other.id != volume.id);
+            others.map(|other| (*other).clone()).collect()
         };
-        SeenVolume { volume: volume.clone(), namesakes }
+        let picked = listed.iter().filter(|volume| wanted(volume));
+        picked.map(|volume| SeenVolume { volume: volume.clone(), namesakes: namesakes(volume) }).collect()
     }
 }
 
@@ -177,8 +183,8 @@ impl Source for VolumeSource {
     async fn one(&self, call: &Call, id: &str) -> Result<Option<SeenVolume>> {
         if let Some(name) = self.notes.name_of(id) {
             let listed = self.cinder.all_volumes(call, Listing::all().named(&name)).await?;
-            if let Some(volume) = listed.iter().find(|volume| volume.id == id) {
-                return Ok(Some(self.with_namesakes(volume, &listed)));
+            if let Some(seen) = self.pick(&listed, |volume| volume.id == id).pop() {
+                return Ok(Some(seen));
             }
         }
         let volume = found(self.cinder.volume(call, id).await)?;
@@ -198,12 +204,8 @@ impl Source for VolumeSource {
         } else if !staying.is_empty() {
             let wanted: BTreeSet<&str> = staying.iter().map(|id| id.as_str()).collect();
             let listed = self.changed(call, since).await?;
-            seen.extend(
-                listed
-                    .iter()
-                    .filter(|volume| wanted.contains(volume.id.as_str()))
-                    .map(|volume| (volume.id.clone(), Some(self.with_namesakes(volume, &listed)))),
-            );
+            let picked = self.pick(&listed, |volume| wanted.contains(volume.id.as_str()));
+            seen.extend(picked.into_iter().map(|picked| (picked.volume.id.clone(), Some(picked))));
         }
         Ok(seen)
     }

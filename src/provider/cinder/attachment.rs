@@ -11,7 +11,7 @@ use super::{CinderProvider, Cloud, found};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Bytes, Capability, Connection, KIND_NOVA, NodeId, VolumeId};
-use crate::openstack::cinder::{Volume, VolumeStatus};
+use crate::openstack::cinder::{AttachmentStatus, Volume, VolumeStatus};
 use crate::provider::handle::{VolumeHandle, server_of};
 use std::time::Duration;
 
@@ -121,14 +121,14 @@ impl CinderProvider {
                     return gib(volume.size).map(Some);
                 }
                 Refused::Attached => {
-                    self.release_stale(call, cloud, &volume).await?;
+                    self.release_stale(call, cloud, &volume, Some(server)).await?;
                 }
                 Refused::OnItsWay => {
                     let ours = cloud.nova.has_record(call, server, id).await?;
                     if ours && !is_stuck(&volume, cloud.cinder.client().service_time()) {
                         return Ok(None);
                     }
-                    if !self.release_stale(call, cloud, &volume).await? {
+                    if !self.release_stale(call, cloud, &volume, Some(server)).await? {
                         if volume.multiattach {
                             pause.wait(call, "wait for another server to get the volume").await?;
                         } else {
@@ -137,7 +137,7 @@ impl CinderProvider {
                     }
                 }
                 Refused::Elsewhere => {
-                    if !self.release_stale(call, cloud, &volume).await? {
+                    if !self.release_stale(call, cloud, &volume, Some(server)).await? {
                         return Err(wrong_state(&volume).because(error_now));
                     }
                 }
@@ -230,7 +230,7 @@ impl CinderProvider {
                 Ok(true)
             }
             VolumeStatus::Reserved | VolumeStatus::Attaching if !volume.is_attached_to(server) => {
-                if stuck && self.release_stale(call, cloud, &volume).await? {
+                if stuck && self.release_stale(call, cloud, &volume, Some(server)).await? {
                     return Ok(false);
                 }
                 await_settled(call, cloud, &volume).await.map(|()| false)
@@ -264,21 +264,58 @@ impl CinderProvider {
     }
 
     /// Removes the attachments of a volume that Nova does not know: of servers that were deleted, and of attempts that
-    /// broke off. Whether there were any.
-    pub(super) async fn release_stale(&self, call: &Call, cloud: &Cloud, volume: &Volume) -> Result<bool> {
+    /// broke off. Whether there were any. `server` is the one on whose behalf this is asked.
+    pub(super) async fn release_stale(
+        &self,
+        call: &Call,
+        cloud: &Cloud,
+        volume: &Volume,
+        server: Option<&str>,
+    ) -> Result<bool> {
+        let stuck = is_stuck(volume, cloud.cinder.client().service_time());
         let mut released = false;
         for attachment in cloud.cinder.attachments(call, &volume.id).await? {
             // Without a server it is not Nova's, so Nova cannot tell whether it is in use.
-            let Some(server) = &attachment.instance else { continue };
-            if cloud.nova.has_record(call, server, &volume.id).await? {
+            let Some(holder) = attachment.instance.as_deref() else { continue };
+            let record = match cloud.nova.attached_volumes(call, holder).await? {
+                Some(volumes) if volumes.contains(&volume.id) => Record::Present,
+                Some(_) => Record::Absent,
+                None => Record::NoServer,
+            };
+            let is_asking = server == Some(holder);
+            let is_ours = self.names.is_ours(&volume.metadata);
+            if !is_stale(record, &attachment.status, is_asking, is_ours, stuck) {
                 continue;
             }
-            tracing::warn!(volume = %volume.id, %server, attachment = %attachment.id, status = %attachment.status,
+            tracing::warn!(volume = %volume.id, server = %holder, attachment = %attachment.id, status = %attachment.status,
                 "removing an attachment that Nova does not know");
             delete_attachment(call, cloud, &attachment.id).await?;
             released = true;
         }
         Ok(released)
+    }
+}
+
+/// What Nova says about a volume at a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Record {
+    /// The server has it.
+    Present,
+    /// The server is there and does not have it.
+    Absent,
+    /// There is no such server, or not for this project.
+    NoServer,
+}
+
+/// Whether an attachment is a left-over that may go. A server that this project does not see may be another project's,
+/// and very much alive: only a volume that this driver made is known to be attached nowhere but in this project.
+fn is_stale(record: Record, status: &AttachmentStatus, is_asking: bool, is_ours: bool, stuck: bool) -> bool {
+    let complete = *status == AttachmentStatus::Attached;
+    match record {
+        Record::Present => false,
+        // Nova makes its record before Cinder's attachment; but a server that is being built has none for a while.
+        Record::Absent => complete || is_asking || stuck,
+        Record::NoServer => is_ours && (complete || is_asking || stuck),
     }
 }
 
@@ -400,10 +437,10 @@ pub(super) fn attached_nodes(volume: &Volume) -> Vec<NodeId> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Attaching, Refused, attaching, server_refused, why_refused};
+    use super::{Attaching, Record, Refused, attaching, is_stale, server_refused, why_refused};
     use crate::error::{Error, Kind};
     use crate::model::Bytes;
-    use crate::openstack::cinder::Volume;
+    use crate::openstack::cinder::{AttachmentStatus, Volume};
     use crate::openstack::client::Refusal;
     use serde_json::json;
 
@@ -466,6 +503,24 @@ mod tests {
         ] {
             let meaning = attaching(&volume(status, false, servers), "s1").map_err(|error| error.kind());
             assert_eq!(meaning, expected, "{status} {servers:?}");
+        }
+    }
+
+    #[test]
+    fn only_left_over_attachments_are_removed() {
+        for (record, status, is_asking, is_ours, stuck, expected) in [
+            (Record::Present, AttachmentStatus::Attached, true, true, true, false),
+            (Record::Absent, AttachmentStatus::Attached, false, false, false, true),
+            (Record::Absent, AttachmentStatus::Reserved, false, true, false, false),
+            (Record::Absent, AttachmentStatus::Reserved, false, false, true, true),
+            (Record::Absent, AttachmentStatus::Attaching, true, false, false, true),
+            (Record::NoServer, AttachmentStatus::Attached, false, false, true, false),
+            (Record::NoServer, AttachmentStatus::Attached, false, true, false, true),
+            (Record::NoServer, AttachmentStatus::Reserved, false, true, false, false),
+            (Record::NoServer, AttachmentStatus::ErrorAttaching, false, true, true, true),
+        ] {
+            let stale = is_stale(record, &status, is_asking, is_ours, stuck);
+            assert_eq!(stale, expected, "{record:?} {status} {is_asking} {is_ours} {stuck}");
         }
     }
 

@@ -246,7 +246,7 @@ impl CinderProvider {
     async fn make_deletable(&self, call: &Call, cloud: &Cloud, volume: &cinder::Volume, refused: Error) -> Result<()> {
         match &volume.status {
             VolumeStatus::Reserved | VolumeStatus::Attaching => {
-                if self.release_stale(call, cloud, volume).await? {
+                if self.release_stale(call, cloud, volume, None).await? {
                     return Ok(());
                 }
                 Err(wrong_state(volume).because(refused))
