@@ -3,9 +3,10 @@
 use crate::config::BlockStorageOptions;
 use crate::csi::abilities::Abilities;
 use crate::error::{Error, Result};
-use crate::openstack::client::ServiceKind;
+use crate::openstack::client::{Client, ServiceKind};
 use crate::openstack::session::Session;
 use crate::provider::Provider;
+use crate::provider::cinder::{self, CinderProvider};
 use crate::provider::memory::{MemoryProvider, MemorySettings};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -59,7 +60,7 @@ impl Registry {
     /// What this crate brings along.
     #[must_use]
     pub fn standard() -> Self {
-        Self::default().with_provider("memory", memory())
+        Self::default().with_provider("cinder", cinder()).with_provider("memory", memory())
     }
 
     /// Adds a provider, or replaces the one of this name.
@@ -94,6 +95,34 @@ impl ProviderEntry {
             )));
         }
         Ok(provider)
+    }
+}
+
+/// Cinder volumes, attached by Nova.
+fn cinder() -> ProviderEntry {
+    ProviderEntry {
+        abilities: Abilities {
+            expand: true,
+            snapshots: true,
+            snapshot_topology: true,
+            capacity: true,
+            clone: true,
+            block: true,
+            read_only_publish: false,
+        },
+        services: &[ServiceKind::BlockStorage, ServiceKind::Compute],
+        make: Box::new(|setup| {
+            let settings = cinder::Settings {
+                driver: setup.driver.clone(),
+                cluster: setup.cluster.clone(),
+                ignore_volume_zone: setup.block_storage.ignore_volume_az,
+            };
+            let clients = setup.clouds.iter().map(|(name, session)| {
+                let client = |service| Client::new(session.clone(), service, setup.most_requests);
+                (name.clone(), client(ServiceKind::BlockStorage), client(ServiceKind::Compute))
+            });
+            Ok(Arc::new(CinderProvider::new(&settings, clients)?))
+        }),
     }
 }
 

@@ -99,12 +99,12 @@ impl Method {
     fn auth(self, settings: &Settings) -> Result<Auth> {
         match self {
             Self::Password => {
-                Ok(Auth::Password { user: user(settings)?, password: secret(settings, &[Key::Password])? })
+                Ok(Auth::Password { user: user(settings, NOBODY)?, password: secret(settings, &[Key::Password])? })
             }
             Self::Trust => Ok(Auth::Password {
                 user: match settings.text(Key::TrusteeId) {
                     Some(id) => User::Id(id.to_owned()),
-                    None => user(settings)?,
+                    None => user(settings, NOBODY)?,
                 },
                 password: secret(settings, &[Key::TrusteePassword, Key::Password])?,
             }),
@@ -136,6 +136,8 @@ impl Method {
     }
 }
 
+const NOBODY: &str = "there is nobody to log in as";
+
 /// The text of the first of these keys that is said.
 fn required(settings: &Settings, keys: &[Key], why: &str) -> Result<String> {
     keys.iter().find_map(|key| settings.text(*key)).map(str::to_owned).ok_or_else(|| settings.missing(keys, why))
@@ -148,11 +150,11 @@ fn secret(settings: &Settings, keys: &[Key]) -> Result<SecretString> {
         .ok_or_else(|| settings.missing(keys, "there is nothing to log in with"))
 }
 
-fn user(settings: &Settings) -> Result<User> {
+fn user(settings: &Settings, why: &str) -> Result<User> {
     if let Some(id) = settings.text(Key::UserId) {
         return Ok(User::Id(id.to_owned()));
     }
-    let name = required(settings, &[Key::Username, Key::UserId], "there is nobody to log in as")?;
+    let name = required(settings, &[Key::Username, Key::UserId], why)?;
     let domain = domain(settings, Key::UserDomainId, Key::UserDomainName).ok_or_else(|| {
         let keys = [Key::UserDomainName, Key::UserDomainId];
         settings.missing(&keys, "a user's name is unique in its domain only")
@@ -166,8 +168,7 @@ fn application_credential(settings: &Settings) -> Result<ApplicationCredentialId
     }
     let keys = [Key::ApplicationCredentialId, Key::ApplicationCredentialName];
     let name = required(settings, &keys, "an application credential is used")?;
-    let user =
-        user(settings).map_err(|error| error.during("an application credential's name is unique to its user"))?;
+    let user = user(settings, "an application credential's name is unique to its user only")?;
     Ok(ApplicationCredentialId::Name { name, user })
 }
 
@@ -240,13 +241,17 @@ fn endpoint_overrides(settings: &Settings) -> Result<Vec<(String, Url)>> {
 
 fn tls(settings: &Settings, reader: &mut Reader) -> Result<Tls> {
     let ca_file = pem_file(settings, Key::CaFile, "CERTIFICATE-----", reader)?;
-    let cert_file = pem_file(settings, Key::CertFile, "CERTIFICATE-----", reader)?;
-    let key_file = pem_file(settings, Key::KeyFile, "PRIVATE KEY-----", reader)?;
+    let cert_file = pem_file(settings, Key::ClientCertFile, "CERTIFICATE-----", reader)?;
+    let key_file = pem_file(settings, Key::ClientKeyFile, "PRIVATE KEY-----", reader)?;
     let client = match (cert_file, key_file) {
         (Some(cert_file), Some(key_file)) => Some(ClientCertificate { cert_file, key_file }),
         (None, None) => None,
-        (Some(_), None) => return Err(settings.missing(&[Key::KeyFile], "a certificate is of no use without its key")),
-        (None, Some(_)) => return Err(settings.missing(&[Key::CertFile], "a key is of no use without its certificate")),
+        (Some(_), None) => {
+            return Err(settings.missing(&[Key::ClientKeyFile], "a certificate is of no use without its key"));
+        }
+        (None, Some(_)) => {
+            return Err(settings.missing(&[Key::ClientCertFile], "a key is of no use without its certificate"));
+        }
     };
     Ok(Tls { ca_file, client, insecure: insecure(settings)? })
 }

@@ -5,7 +5,7 @@ use super::clouds_yaml::CloudsYaml;
 use super::environment::Environment;
 use super::files::Reader;
 use super::settings::{Key, Settings};
-use super::{Clouds, Config, NodeConfig, login, spelling};
+use super::{BlockStorageOptions, Clouds, Config, MetadataOptions, NodeConfig, login, spelling};
 use crate::error::{Error, Result};
 use crate::openstack::cloud::Cloud;
 use secrecy::ExposeSecret;
@@ -23,7 +23,8 @@ use std::path::{Path, PathBuf};
 pub struct Source {
     /// Files in the form of cloud.conf, the later ones counting more.
     pub cloud_config: Vec<PathBuf>,
-    /// The clouds to serve, the default one first; empty for the one that the source itself takes for the default.
+    /// The clouds to serve, the default one first. An empty name is the `[Global]` without one, or what `OS_CLOUD`
+    /// names; none at all is the one that the source itself takes for the default.
     pub cloud_names: Vec<String>,
     /// The environment.
     pub environment: Environment,
@@ -43,12 +44,16 @@ impl Source {
     /// (or the variable) that is wrong or in which something is missing, and says what to do.
     pub fn load(&self) -> Result<Config> {
         let mut loading = Loading { source: self, reader: Reader::default(), warnings: Vec::new() };
-        let (clouds, mut cloud_conf) = loading.clouds()?;
-        let block_storage = cloud_conf.block_storage()?;
-        let metadata = cloud_conf.metadata()?;
-        let mut warnings = cloud_conf.warnings;
-        warnings.append(&mut loading.warnings);
-        Ok(Config { clouds, block_storage, metadata, fingerprint: loading.reader.into_fingerprint(), warnings })
+        match loading.parts() {
+            Ok((clouds, block_storage, metadata)) => Ok(Config {
+                clouds,
+                block_storage,
+                metadata,
+                fingerprint: loading.reader.into_fingerprint(),
+                warnings: loading.warnings,
+            }),
+            Err(error) => Err(with_warnings(&error, &loading.warnings)),
+        }
     }
 
     /// Reads what a node needs: `[BlockStorage]` and `[Metadata]`. Credentials are neither needed nor kept, and a file
@@ -85,21 +90,28 @@ struct Loading<'a> {
 }
 
 impl Loading<'_> {
+    fn parts(&mut self) -> Result<(Clouds, BlockStorageOptions, MetadataOptions)> {
+        let (clouds, mut cloud_conf) = self.clouds()?;
+        let block_storage = cloud_conf.block_storage()?;
+        self.warnings.append(&mut cloud_conf.warnings);
+        Ok((clouds, block_storage, cloud_conf.metadata()?))
+    }
+
     fn clouds(&mut self) -> Result<(Clouds, CloudConf)> {
         let environment = &self.source.environment;
         if !self.source.cloud_config.is_empty() {
-            return self.from_cloud_conf();
+            return self.clouds_of_cloud_conf();
         }
         let asked = !self.source.cloud_names.is_empty()
             || environment.text("OS_CLOUD")?.is_some()
             || environment.text("OS_CLIENT_CONFIG_FILE")?.is_some();
         let clouds = if asked {
             let file = CloudsYaml::load(None, environment, &mut self.reader)?;
-            self.from_clouds_yaml(&file)?
+            self.clouds_of_clouds_yaml(&file)?
         } else if environment.text("OS_AUTH_URL")?.is_some() {
-            self.from_environment()?
+            self.clouds_of_environment()?
         } else if let Some(file) = CloudsYaml::find(None, environment, &mut self.reader)? {
-            self.from_clouds_yaml(&file)?
+            self.clouds_of_clouds_yaml(&file)?
         } else {
             return Err(Error::invalid(
                 "it is not said which cloud to use: give --cloud-config FILE (a cloud.conf), or set OS_CLOUD (a cloud of \
@@ -109,11 +121,12 @@ impl Loading<'_> {
         Ok((clouds, CloudConf::default()))
     }
 
-    fn from_cloud_conf(&mut self) -> Result<(Clouds, CloudConf)> {
+    fn clouds_of_cloud_conf(&mut self) -> Result<(Clouds, CloudConf)> {
         let mut cloud_conf = CloudConf::default();
         for path in &self.source.cloud_config {
             let text = self.reader.read(path)?;
             cloud_conf.add(&path.display().to_string(), text.expose_secret())?;
+            self.warnings.append(&mut cloud_conf.warnings);
         }
         let mut clouds = Vec::new();
         for name in self.names_in(&cloud_conf)? {
@@ -150,7 +163,7 @@ impl Loading<'_> {
                  There are: {}",
                 sections(known)
             ))),
-            (asked, _) => Ok(without_repetition(asked)),
+            (asked, _) => Ok(unnamed_first(without_repetition(asked))),
         }
     }
 
@@ -171,7 +184,7 @@ impl Loading<'_> {
         Ok(settings)
     }
 
-    fn from_clouds_yaml(&mut self, file: &CloudsYaml) -> Result<Clouds> {
+    fn clouds_of_clouds_yaml(&mut self, file: &CloudsYaml) -> Result<Clouds> {
         let by_environment = self.source.environment.text("OS_CLOUD")?;
         let region = self.source.environment.text("OS_REGION_NAME")?;
         let wanted: Vec<Option<&str>> = match self.source.cloud_names.as_slice() {
@@ -191,11 +204,17 @@ impl Loading<'_> {
         Clouds::of(clouds)
     }
 
-    fn from_environment(&mut self) -> Result<Clouds> {
+    fn clouds_of_environment(&mut self) -> Result<Clouds> {
         let settings = self.source.environment.settings()?;
         self.warnings.extend(self.source.environment.warnings());
         Clouds::of(vec![login::cloud("", &settings, &mut self.reader, &mut self.warnings)?])
     }
+}
+
+/// What was not understood is often the reason for what is missing.
+fn with_warnings(error: &Error, warnings: &[String]) -> Error {
+    let notes: Vec<String> = warnings.iter().map(|warning| format!(" [note: {warning}]")).collect();
+    Error::new(error.kind(), format!("{error}{}", notes.concat()))
 }
 
 fn section(name: &str) -> String {
@@ -220,14 +239,41 @@ fn without_repetition(names: &[String]) -> Vec<String> {
     distinct
 }
 
+/// The cloud without a name is the default wherever it is listed, as with cinder-csi.
+fn unnamed_first(mut names: Vec<String>) -> Vec<String> {
+    names.sort_by_key(|name| !name.is_empty());
+    names
+}
+
+/// The longest name of a cloud: a handle of 128 bytes has room for it, a UUID and a word.
+const LONGEST_NAME: usize = 64;
+
+/// What stands before the UUID in the handle of a backup.
+const WORD_OF_HANDLES: &str = "backup";
+
 impl Clouds {
     fn of(clouds: Vec<Cloud>) -> Result<Self> {
         let mut clouds = clouds.into_iter();
-        match clouds.next() {
-            Some(default) => Ok(Self { default, others: clouds.collect() }),
-            None => Err(Error::internal("a configuration without a cloud was let through")),
+        let Some(default) = clouds.next() else {
+            return Err(Error::internal("a configuration without a cloud was let through"));
+        };
+        let others: Vec<Cloud> = clouds.collect();
+        match others.iter().find(|cloud| !can_be_in_handles(&cloud.name)) {
+            Some(cloud) => Err(Error::invalid(format!(
+                "{}: volume handles have the cloud's name in front of a slash, and {:?} cannot be there: take another \
+                 name, without slash or blank, of at most {LONGEST_NAME} bytes, and not {WORD_OF_HANDLES:?}",
+                cloud.origin, cloud.name
+            ))),
+            None => Ok(Self { default, others }),
         }
     }
+}
+
+fn can_be_in_handles(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= LONGEST_NAME
+        && name != WORD_OF_HANDLES
+        && !name.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control())
 }
 
 #[cfg(test)]

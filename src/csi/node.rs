@@ -246,8 +246,14 @@ mod tests {
     use crate::csi::abilities::Abilities;
     use crate::csi::operation::Operations;
     use crate::csi::proto;
+    use crate::exec::scripted::ScriptedExec;
     use crate::model::StringMap;
-    use crate::node::Node;
+    use crate::node::connector::Connectors;
+    use crate::node::device::Host;
+    use crate::node::filesystem::Filesystems;
+    use crate::node::identity::{Identity, IdentityOptions};
+    use crate::node::mount::memory::MemoryMounter;
+    use crate::node::{Node, NodeParts};
     use crate::provider::memory::MemoryProvider;
     use proto::node_server::Node as _;
     use proto::volume_capability::access_mode::Mode;
@@ -257,7 +263,21 @@ mod tests {
 
     /// The service over a machine that is never reached: every request here is refused before.
     fn service() -> NodeService {
-        NodeService::new(Arc::new(Node {}), Abilities::of(&MemoryProvider::default()), Operations::default())
+        let parts = NodeParts {
+            exec: Arc::new(ScriptedExec::default()),
+            mounter: Arc::new(MemoryMounter::default()),
+            connectors: Connectors::new(),
+            filesystems: Filesystems::default(),
+            identity: Identity::new(IdentityOptions::default(), Vec::new()),
+            host: Host::below("/nowhere"),
+            plugin_dir: "/nowhere".into(),
+            default_fstype: "ext4".to_owned(),
+        };
+        NodeService::new(
+            Arc::new(Node::new(parts).unwrap()),
+            Abilities::of(&MemoryProvider::default()),
+            Operations::default(),
+        )
     }
 
     fn assert_refused<T: Debug>(answer: Result<Response<T>, Status>, code: Code, words: &str) {
