@@ -21,6 +21,9 @@ pub mod record;
 pub mod stage;
 pub mod stats;
 
+#[cfg(test)]
+mod tests;
+
 use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::exec::Exec;

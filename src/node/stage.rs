@@ -337,19 +337,25 @@ impl<'a> Staging<'a> {
                 self.link.volume
             )));
         }
-        self.record.formatting = Some(mounting.wanted.name().to_owned());
+        let began = self.record.formatting.replace(mounting.wanted.name().to_owned());
         self.node.records.save(self.call, &self.record).await?;
-        self.prove_again(device).await?;
-        self.call.check("make a file system")?;
+        if let Err(error) = self.prove_again(device).await.and_then(|_| self.call.check("make a file system")) {
+            self.record.formatting = began;
+            return Err(error);
+        }
         tracing::info!(
             volume = %self.link.volume,
             device = %device.path.display(),
             filesystem = mounting.wanted.name(),
             "a blank device gets a file system"
         );
-        mounting.wanted.format(&self.tools(), &device.path, &mounting.mkfs_options, again).await?;
-        self.record.formatting = None;
-        Ok(())
+        let made = mounting.wanted.format(&self.tools(), &device.path, &mounting.mkfs_options, again).await;
+        match &made {
+            Ok(()) => self.record.formatting = None,
+            Err(error) if error.is(Kind::WrongState) => self.record.formatting = began,
+            Err(_) => {}
+        }
+        made
     }
 
     fn mount_of(&self, filesystem: &dyn Filesystem, mounting: &Mounting, device: &Device) -> Result<Mount> {
@@ -392,8 +398,8 @@ impl<'a> Staging<'a> {
     async fn mount(&mut self, mount: &Mount) -> Result<()> {
         self.mount_pending = true;
         let result = self.node.parts.mounter.mount(self.call, mount).await;
-        // The system's own answer is an outcome; no answer in time is none.
-        self.mount_pending = result.as_ref().is_err_and(|error| errno(error).is_none() && !error.is(Kind::Deadline));
+        // A refusal is an outcome; no answer in time is none.
+        self.mount_pending = result.as_ref().is_err_and(|error| error.is(Kind::Unavailable));
         result.map_err(|error| refused(error, mount))
     }
 
