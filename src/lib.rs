@@ -25,6 +25,7 @@
 
 pub mod app;
 pub mod call;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod csi;
@@ -36,3 +37,4 @@ pub mod observe;
 pub mod openstack;
 pub mod provider;
 pub mod server;
+pub mod trial;

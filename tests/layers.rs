@@ -19,7 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("cli", &["config", "error", "model"]),
     ("provider", &["call", "error", "model", "openstack"]),
     ("node", &["call", "error", "exec", "model"]),
-    ("csi", &["call", "error", "model", "node", "provider"]),
+    ("csi", &["call", "error", "exec::scripted", "model", "node", "provider"]),
     ("observe", &["csi", "error", "openstack::client"]),
     ("server", &["csi", "error", "observe"]),
     ("check", &["call", "cli", "config", "error", "exec", "model", "node", "openstack"]),

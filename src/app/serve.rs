@@ -1,6 +1,7 @@
 //! `fuxi-csi controller`, `node` and `all`: from options to a server, and to its end.
 
 use super::connect::Needs;
+use super::machine;
 use super::registry::{ProviderEntry, ProviderSetup, Registry};
 use super::reload::{Configuration, ReloadingCloud};
 use super::signals::Signals;
@@ -12,7 +13,6 @@ use crate::csi::node::NodeService;
 use crate::csi::operation::Operations;
 use crate::error::{Error, Kind, Result};
 use crate::model::StringMap;
-use crate::node::Node;
 use crate::observe::http::{HttpServer, Readiness};
 use crate::observe::metrics::Metrics;
 use crate::openstack::client::Meter;
@@ -75,7 +75,7 @@ pub(super) async fn serve(plan: Plan<'_>, registry: Registry) -> Result<()> {
         None => None,
     };
     let node = match plan.node {
-        Some(options) => Some(assemble_node(&plan, options).await?),
+        Some(options) => Some(Arc::new(machine::node(&driver, options, plan.files.cloud_config.clone()).await?)),
         None => None,
     };
     let services = Services {
@@ -106,7 +106,7 @@ pub(super) async fn serve(plan: Plan<'_>, registry: Registry) -> Result<()> {
     let needs = Needs { clouds, services: entry.services, provider, node };
     let shutdown = Shutdown { begin: CancellationToken::new(), grace: plan.service.shutdown_grace };
     let served = server::serve(socket, services, &operations, metrics, shutdown.clone());
-    until_the_end(served, needs.met(&set_readiness), &mut signals, &shutdown).await
+    Box::pin(until_the_end(served, needs.met(&set_readiness), &mut signals, &shutdown)).await
 }
 
 /// Serves, drains at the first signal or when the configuration is found to be wrong, and ends at once at the second
@@ -184,10 +184,6 @@ fn sessions(configuration: &Arc<Configuration>, metrics: &Metrics) -> Vec<(Strin
     let config = configuration.config();
     let others = config.clouds.others.iter().map(|cloud| (cloud.name.clone(), session(Some(cloud.name.clone()))));
     std::iter::once((String::new(), session(None))).chain(others).collect()
-}
-
-async fn assemble_node(_plan: &Plan<'_>, _options: &cli::NodeOptions) -> Result<Arc<Node>> {
-    Ok(Arc::new(Node {}))
 }
 
 /// What `GetPluginInfo` says beyond name and version.

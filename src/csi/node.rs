@@ -239,3 +239,222 @@ async fn info(
         accessible_topology: (!info.topology.is_empty()).then(|| response::topology(info.topology)),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::NodeService;
+    use crate::csi::abilities::Abilities;
+    use crate::csi::operation::Operations;
+    use crate::csi::proto;
+    use crate::exec::scripted::ScriptedExec;
+    use crate::model::StringMap;
+    use crate::node::connector::Connectors;
+    use crate::node::device::Host;
+    use crate::node::filesystem::Filesystems;
+    use crate::node::identity::{Identity, IdentityOptions};
+    use crate::node::mount::memory::MemoryMounter;
+    use crate::node::{Node, NodeParts};
+    use crate::provider::memory::MemoryProvider;
+    use proto::node_server::Node as _;
+    use proto::volume_capability::access_mode::Mode;
+    use std::fmt::Debug;
+    use std::sync::Arc;
+    use tonic::{Code, Request, Response, Status};
+
+    /// The service over a machine that is never reached: every request here is refused before.
+    fn service() -> NodeService {
+        let parts = NodeParts {
+            exec: Arc::new(ScriptedExec::default()),
+            mounter: Arc::new(MemoryMounter::default()),
+            connectors: Connectors::new(),
+            filesystems: Filesystems::default(),
+            identity: Identity::new(IdentityOptions::default(), Vec::new()),
+            host: Host::below("/nowhere"),
+            plugin_dir: "/nowhere".into(),
+            default_fstype: "ext4".to_owned(),
+        };
+        NodeService::new(
+            Arc::new(Node::new(parts).unwrap()),
+            Abilities::of(&MemoryProvider::default()),
+            Operations::default(),
+        )
+    }
+
+    fn assert_refused<T: Debug>(answer: Result<Response<T>, Status>, code: Code, words: &str) {
+        let status = answer.expect_err(words);
+        assert_eq!(status.code(), code, "{words}: {status}");
+        assert!(status.message().contains(words), "{words:?} is not in {:?}", status.message());
+    }
+
+    fn capability(mode: Mode) -> Option<proto::VolumeCapability> {
+        Some(proto::VolumeCapability {
+            access_mode: Some(proto::volume_capability::AccessMode { mode: mode.into() }),
+            access_type: Some(proto::volume_capability::AccessType::Mount(
+                proto::volume_capability::MountVolume::default(),
+            )),
+        })
+    }
+
+    fn text(text: &str) -> String {
+        text.to_owned()
+    }
+
+    /// Paths that no request may have, and the words that say so.
+    const WRONG_PATHS: [(&str, &str); 5] = [
+        ("relative/path", "is not an absolute path"),
+        ("/a/../b", "has a \"..\" in it"),
+        ("/a\0b", "has a NUL byte"),
+        ("/", "is the root"),
+        ("//", "is the root"),
+    ];
+
+    #[tokio::test]
+    async fn stage_refuses_what_is_missing_or_malformed() {
+        let service = service();
+        let good = || proto::NodeStageVolumeRequest {
+            volume_id: text("v"),
+            staging_target_path: text("/staging"),
+            volume_capability: capability(Mode::SingleNodeWriter),
+            ..Default::default()
+        };
+        let context = |key: &str, value: &str| StringMap::from([(text(key), text(value))]);
+        for (request, words) in [
+            (proto::NodeStageVolumeRequest { volume_id: text(""), ..good() }, "volume_id is missing"),
+            (proto::NodeStageVolumeRequest { volume_id: text("a\nb"), ..good() }, "volume_id"),
+            (
+                proto::NodeStageVolumeRequest { staging_target_path: text(""), ..good() },
+                "staging_target_path is missing",
+            ),
+            (proto::NodeStageVolumeRequest { volume_capability: None, ..good() }, "volume_capability is missing"),
+            (
+                proto::NodeStageVolumeRequest { volume_capability: capability(Mode::Unknown), ..good() },
+                "volume_capability.access_mode.mode is UNKNOWN",
+            ),
+            (
+                proto::NodeStageVolumeRequest { volume_capability: capability(Mode::MultiNodeMultiWriter), ..good() },
+                "several nodes",
+            ),
+            (proto::NodeStageVolumeRequest { publish_context: context("data", "{"), ..good() }, "publish_context"),
+            (proto::NodeStageVolumeRequest { publish_context: context("size", "-1"), ..good() }, "publish_context"),
+        ] {
+            assert_refused(service.node_stage_volume(Request::new(request)).await, Code::InvalidArgument, words);
+        }
+        for (path, words) in WRONG_PATHS {
+            let request = proto::NodeStageVolumeRequest { staging_target_path: text(path), ..good() };
+            assert_refused(service.node_stage_volume(Request::new(request)).await, Code::InvalidArgument, words);
+        }
+    }
+
+    #[tokio::test]
+    async fn publish_refuses_what_is_missing_or_malformed() {
+        let service = service();
+        let good = || proto::NodePublishVolumeRequest {
+            volume_id: text("v"),
+            staging_target_path: text("/staging"),
+            target_path: text("/target"),
+            volume_capability: capability(Mode::SingleNodeWriter),
+            ..Default::default()
+        };
+        for (request, code, words) in [
+            (
+                proto::NodePublishVolumeRequest { volume_id: text(""), ..good() },
+                Code::InvalidArgument,
+                "volume_id is missing",
+            ),
+            (
+                proto::NodePublishVolumeRequest { target_path: text(""), ..good() },
+                Code::InvalidArgument,
+                "target_path is missing",
+            ),
+            (
+                proto::NodePublishVolumeRequest { volume_capability: None, ..good() },
+                Code::InvalidArgument,
+                "volume_capability is missing",
+            ),
+            (
+                proto::NodePublishVolumeRequest { staging_target_path: text(""), ..good() },
+                Code::FailedPrecondition,
+                "staging_target_path is missing",
+            ),
+        ] {
+            assert_refused(service.node_publish_volume(Request::new(request)).await, code, words);
+        }
+        for (path, words) in WRONG_PATHS {
+            let target = proto::NodePublishVolumeRequest { target_path: text(path), ..good() };
+            assert_refused(service.node_publish_volume(Request::new(target)).await, Code::InvalidArgument, words);
+            let staging = proto::NodePublishVolumeRequest { staging_target_path: text(path), ..good() };
+            assert_refused(service.node_publish_volume(Request::new(staging)).await, Code::InvalidArgument, words);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_other_methods_want_a_volume_and_a_path() {
+        let service = service();
+        for (volume_id, path, words) in [("", "/p", "volume_id is missing"), ("v", "", "path is missing")]
+            .into_iter()
+            .chain(WRONG_PATHS.into_iter().map(|(path, words)| ("v", path, words)))
+        {
+            let (volume_id, path) = (text(volume_id), text(path));
+            let unstage =
+                proto::NodeUnstageVolumeRequest { volume_id: volume_id.clone(), staging_target_path: path.clone() };
+            let answer = service.node_unstage_volume(Request::new(unstage)).await;
+            assert_refused(answer, Code::InvalidArgument, words);
+            let unpublish =
+                proto::NodeUnpublishVolumeRequest { volume_id: volume_id.clone(), target_path: path.clone() };
+            let answer = service.node_unpublish_volume(Request::new(unpublish)).await;
+            assert_refused(answer, Code::InvalidArgument, words);
+            let expand = proto::NodeExpandVolumeRequest {
+                volume_id: volume_id.clone(),
+                volume_path: path.clone(),
+                ..Default::default()
+            };
+            let answer = service.node_expand_volume(Request::new(expand)).await;
+            assert_refused(answer, Code::InvalidArgument, words);
+            let stats = proto::NodeGetVolumeStatsRequest { volume_id, volume_path: path, ..Default::default() };
+            let answer = service.node_get_volume_stats(Request::new(stats)).await;
+            assert_refused(answer, Code::InvalidArgument, words);
+        }
+    }
+
+    #[tokio::test]
+    async fn optional_fields_may_be_absent_but_not_malformed() {
+        let service = service();
+        for (path, words) in WRONG_PATHS {
+            let expand = proto::NodeExpandVolumeRequest {
+                volume_id: text("v"),
+                volume_path: text("/p"),
+                staging_target_path: text(path),
+                ..Default::default()
+            };
+            let answer = service.node_expand_volume(Request::new(expand)).await;
+            assert_refused(answer, Code::InvalidArgument, words);
+            let stats = proto::NodeGetVolumeStatsRequest {
+                volume_id: text("v"),
+                volume_path: text("/p"),
+                staging_target_path: text(path),
+            };
+            let answer = service.node_get_volume_stats(Request::new(stats)).await;
+            assert_refused(answer, Code::InvalidArgument, words);
+            for (volume_publish_path, staging_target_path) in [(path, ""), ("", path)] {
+                let health = proto::NodeGetVolumeHealthRequest {
+                    volume_id: text("v"),
+                    volume_publish_path: text(volume_publish_path),
+                    staging_target_path: text(staging_target_path),
+                };
+                let answer = service.node_get_volume_health(Request::new(health)).await;
+                assert_refused(answer, Code::InvalidArgument, words);
+            }
+        }
+        let health = proto::NodeGetVolumeHealthRequest::default();
+        let answer = service.node_get_volume_health(Request::new(health)).await;
+        assert_refused(answer, Code::InvalidArgument, "volume_id is missing");
+        let range = proto::NodeExpandVolumeRequest {
+            volume_id: text("v"),
+            volume_path: text("/p"),
+            capacity_range: Some(proto::CapacityRange { required_bytes: -1, limit_bytes: 0 }),
+            ..Default::default()
+        };
+        let answer = service.node_expand_volume(Request::new(range)).await;
+        assert_refused(answer, Code::InvalidArgument, "required_bytes is -1");
+    }
+}

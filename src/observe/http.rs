@@ -101,9 +101,8 @@ async fn serve_connection(stream: TcpStream, metrics: Metrics, readiness: watch:
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_TIME)
         .serve_connection(TokioIo::new(stream), service);
-    match tokio::time::timeout(CONNECTION_TIME, connection).await {
-        Ok(Err(error)) => tracing::debug!(%error, "an HTTP connection broke off"),
-        Ok(Ok(())) | Err(_) => {}
+    if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_TIME, connection).await {
+        tracing::debug!(%error, "an HTTP connection broke off")
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! They follow cinder-csi's pattern: with its driver name they are its names, so its volumes are found and it finds ours.
 
-use crate::model::StringMap;
+use crate::model::{StringMap, zone_key};
 use crate::openstack::cinder::Metadata;
 
 /// The driver name of cinder-csi. With it, the driver behaves as a drop-in.
@@ -44,7 +44,7 @@ impl Names {
             driver: driver.to_owned(),
             cluster: cluster.to_owned(),
             cluster_key: format!("{driver}/cluster"),
-            topology_key: format!("topology.{driver}/zone"),
+            topology_key: zone_key(driver),
             temporary_key: format!("{driver}/for-backup"),
             source_key: format!("{driver}/from-backup"),
         }

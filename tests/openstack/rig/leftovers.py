@@ -65,7 +65,7 @@ def take_stock(cluster, before):
 def show(stock):
     """Print it; True if nothing is left."""
     for what, found in stock:
-        say("   %-52s %s" % (what, "%d LEFT" % len(found) if found else "none"))
+        say("   %-58s %s" % (what, "%d LEFT" % len(found) if found else "none"))
         for one in found:
             say("       " + one)
     return not any(found for _, found in stock)

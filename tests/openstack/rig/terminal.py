@@ -1,7 +1,6 @@
 """Lines for the reader, and an orderly end on Ctrl-C."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -40,15 +39,6 @@ def indented(text, by="    "):
 def tail(path, lines=20):
     with open(path, errors="replace") as f:
         return indented("".join(f.readlines()[-lines:]))
-
-
-def check_machine(*tools):
-    """End here where we are not root, or a command is missing."""
-    if os.geteuid():
-        fail("needs root: it makes namespaces, mounts and loop devices")
-    for tool in ("ip", "nsenter", "setpriv", "unshare", "losetup", *tools):
-        if not shutil.which(tool):
-            fail("needs the command " + tool)
 
 
 def new_folder(parent):
