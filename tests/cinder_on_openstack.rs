@@ -63,12 +63,8 @@ fn replica(run: &str) -> Rig {
     let session = Session::new(cloud, vec!["fuxi-csi-test".to_owned()], Arc::new(()));
     let cinder = Client::new(session.clone(), ServiceKind::BlockStorage, 32);
     let nova = Client::new(session, ServiceKind::Compute, 32);
-    let settings = Settings {
-        driver: "cinder.fuxi.openstack.org".to_owned(),
-        cluster: run.to_owned(),
-        with_topology: true,
-        ignore_volume_zone: false,
-    };
+    let settings =
+        Settings { driver: "cinder.fuxi.openstack.org".to_owned(), cluster: run.to_owned(), ignore_volume_zone: false };
     let provider = CinderProvider::new(&settings, [(String::new(), cinder.clone(), nova.clone())]).unwrap();
     let state = path.parent().unwrap().to_owned();
     Rig { provider: Arc::new(provider), cinder, nova, state, run: run.to_owned() }
@@ -202,7 +198,7 @@ async fn a_volumes_life() {
         publish("publish on the next", &b).await.unwrap();
         unpublish("unpublish a stranger", &a).await.unwrap();
         let status = step("show", async |call| provider.volume(call, &volume.id).await).await.unwrap();
-        assert_eq!(status.published, [b.clone()]);
+        assert_eq!(status.published, std::slice::from_ref(&b));
 
         let snapshots = provider.snapshots().unwrap();
         let taken = |name: &str, parameters: &[(&str, &str)]| SnapshotSpec {
@@ -392,6 +388,37 @@ async fn many_at_once() {
     }
     println!("12 lives at once: {} ms", started.elapsed().as_millis());
 
+    let origin = provider.create_volume(&call(), &rig.spec("origin")).await.unwrap();
+    let taking: Vec<_> = (0..12)
+        .map(|n| {
+            let kind = if n % 3 == 0 { "backup" } else { "snapshot" };
+            let spec = SnapshotSpec {
+                name: format!("{}-many{n}", rig.run),
+                source: origin.id.clone(),
+                parameters: StringMap::from([("type".to_owned(), kind.to_owned())]),
+                topology: None,
+                secrets: Secrets::new(),
+            };
+            let provider = Arc::clone(provider);
+            tokio::spawn(async move {
+                let taking = call();
+                let snapshots = provider.snapshots().unwrap();
+                let mut taken = snapshots.create_snapshot(&taking, &spec).await.unwrap();
+                while !taken.ready {
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                    taken = snapshots.snapshot(&call(), &taken.id).await.unwrap();
+                }
+                let deleting = call();
+                snapshots.delete_snapshot(&deleting, &taken.id).await.unwrap();
+                (kind, taking.openstack_calls(), deleting.openstack_calls())
+            })
+        })
+        .collect();
+    for taking in taking {
+        println!("calls of take and delete: {:?}", taking.await.unwrap());
+    }
+    provider.delete_volume(&call(), &origin.id).await.unwrap();
+
     let shared = VolumeSpec {
         capabilities: vec![block(AccessMode::MultiNodeMultiWriter)],
         parameters: StringMap::from([("type".to_owned(), "multi".to_owned())]),
@@ -579,7 +606,7 @@ async fn two_replicas_make_one_volume() {
         let raw: Value = rig.cinder.get(&call(), Route::new("/volumes")).await.unwrap();
         println!("race {round}: {} ids, {} volumes", ids.len(), raw["volumes"].as_array().unwrap().len());
         let found = rig.provider.create_volume(&call(), &rig.spec(&name)).await.unwrap();
-        assert_eq!(ids, [found.id.clone()]);
+        assert_eq!(ids, std::slice::from_ref(&found.id));
         rig.provider.delete_volume(&call(), &found.id).await.unwrap();
         rig.nothing_is_left().await;
     }

@@ -1,12 +1,13 @@
 //! Volumes, snapshots and backups as something to wait for: which requests show the state of many at once.
 
-use super::{Backup, Cinder, Listing, Snapshot, TIME_FILTER, Volume};
+use super::{Backup, Cinder, Listing, Snapshot, TIME_FILTER, Volume, found};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::openstack::watch::Source;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -98,13 +99,14 @@ impl Drop for Noted {
 pub struct VolumeSource {
     cinder: Cinder,
     notes: Arc<VolumeNotes>,
+    no_time_filter: AtomicBool,
 }
 
 impl VolumeSource {
     /// Over this service, with these notes.
     #[must_use]
     pub fn new(cinder: Cinder, notes: Arc<VolumeNotes>) -> Self {
-        Self { cinder, notes }
+        Self { cinder, notes, no_time_filter: AtomicBool::new(false) }
     }
 
     /// The volumes that changed so long ago or later.
@@ -112,14 +114,21 @@ impl VolumeSource {
         // The stamps are made by the service's clock; where that is not known, ours has to do.
         let now = self.cinder.client().service_time().unwrap_or_else(Timestamp::now);
         let since = now.saturating_sub(since.saturating_add(OVERLAP)).unwrap_or(Timestamp::MIN);
-        if self.cinder.has(call, TIME_FILTER).await? {
-            self.cinder.all_volumes(call, Listing::all().changed_since(since)).await
-        } else {
-            self.latest_changes(call, since).await
+        if self.has_time_filter(call).await? {
+            match self.cinder.all_volumes(call, Listing::all().changed_since(since)).await {
+                // Operators can take filters away (`resource_filters.json`).
+                Err(error) if error.is(Kind::InvalidArgument) => self.no_time_filter.store(true, Ordering::Relaxed),
+                listed => return listed,
+            }
         }
+        self.latest_changes(call, since).await
     }
 
-    /// The same for services without [`TIME_FILTER`]: the list in order of change, as far as needed.
+    async fn has_time_filter(&self, call: &Call) -> Result<bool> {
+        Ok(!self.no_time_filter.load(Ordering::Relaxed) && self.cinder.has(call, TIME_FILTER).await?)
+    }
+
+    /// The same without [`TIME_FILTER`]: the list in order of change, as far as needed.
     async fn latest_changes(&self, call: &Call, since: Timestamp) -> Result<Vec<Volume>> {
         const PAGE: u32 = 200;
         let mut all: Vec<Volume> = Vec::new();
@@ -282,15 +291,6 @@ by_latest_change!(
     /// Backups. Many: the latest changes, and those that are not among them one by one.
     BackupSource, Backup, "backup", backup, backups
 );
-
-/// A 404 is an answer, every other error is an error.
-fn found<T>(answer: Result<T>) -> Result<Option<T>> {
-    match answer {
-        Ok(object) => Ok(Some(object)),
-        Err(error) if error.is(Kind::NotFound) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
 
 #[cfg(test)]
 mod tests {

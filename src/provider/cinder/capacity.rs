@@ -9,6 +9,7 @@ use crate::openstack::cinder::{Pool, Quota};
 use crate::provider::{Capacity, Room};
 use async_trait::async_trait;
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 
 /// The largest size that is ever reported, where nothing bounds it: what fits into an `int64` of bytes.
 const LARGEST_GIB: u64 = (i64::MAX as u64) / Bytes::GIB;
@@ -34,13 +35,23 @@ impl CinderProvider {
             return room(0, Some(0));
         }
         let quotas = quotas(call, cloud).await?;
-        let pools = cloud.cinder.pools(call).await?.map(|pools| space_of(&pools));
+        let pools = visible_pools(call, cloud).await?.map(|pools| space_of(&pools));
         let left = quota_left(&quotas, parameters.volume_type.as_deref());
         let per_volume = quotas.get("per_volume_gigabytes").and_then(|quota| u64::try_from(quota.limit).ok());
         let available = left.into_iter().chain(pools.and_then(|space| space.total)).min().unwrap_or(LARGEST_GIB);
         let largest = per_volume.into_iter().chain(pools.and_then(|space| space.largest)).chain([available]).min();
         room(available, largest)
     }
+}
+
+/// The pools; none where the credential may not see them, which is asked once.
+async fn visible_pools(call: &Call, cloud: &Cloud) -> Result<Option<Vec<Pool>>> {
+    if cloud.pools_are_hidden.load(Ordering::Relaxed) {
+        return Ok(None);
+    }
+    let pools = cloud.cinder.pools(call).await?;
+    cloud.pools_are_hidden.store(pools.is_none(), Ordering::Relaxed);
+    Ok(pools)
 }
 
 fn room(available: u64, largest: Option<u64>) -> Result<Room> {

@@ -37,10 +37,11 @@ pub(super) fn says(error: &Error, words: &[&str]) -> bool {
     })
 }
 
-/// Whether it is unknown if a request was carried out: the answer was lost, or the service gave up half-way.
+/// Whether a request may still be carried out later: there was no answer, or only that of a proxy that gave up waiting.
+/// (Whatever the service itself answers, what it has done by then is there to be found.)
 pub(super) fn is_unclear(error: &Error) -> bool {
     match refusal(error) {
-        Some(refusal) => refusal.status >= 500,
+        Some(refusal) => matches!(refusal.status, 502 | 504),
         None => matches!(error.kind(), Kind::Unavailable | Kind::Internal | Kind::Deadline),
     }
 }
@@ -93,11 +94,11 @@ pub(super) fn wrong_state(volume: &Volume) -> Error {
     }
     let remedy = match status {
         VolumeStatus::InUse => format!("it is attached to {}", servers(volume)),
-        VolumeStatus::Reserved => {
-            "something has reserved it without attaching it: see `openstack volume attachment list --os-volume-api-version \
-             3.27 --volume-id`"
-                .to_owned()
-        }
+        VolumeStatus::Reserved => format!(
+            "something has reserved it without attaching it: `openstack --os-volume-api-version 3.27 volume attachment list \
+             --volume-id {}` shows what, and `volume attachment delete` ends it",
+            volume.id
+        ),
         VolumeStatus::Maintenance | VolumeStatus::AwaitingTransfer => "wait until its owner has finished".to_owned(),
         _ => "see `openstack volume message list`; when its cause is gone, an administrator can set the status with \
               `openstack volume set --state`"
@@ -183,6 +184,7 @@ mod tests {
         assert!(is_unclear(&Error::new(Kind::Unavailable, "connection reset")));
         assert!(is_unclear(&refused(504, "gateway")));
         assert!(!is_unclear(&refused(429, "slow down")));
+        assert!(!is_unclear(&refused(503, "away")));
         assert!(!is_unclear(&refused(400, "no")));
         assert!(!is_unclear(&Error::new(Kind::Unauthenticated, "no")));
     }

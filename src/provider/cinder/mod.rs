@@ -9,10 +9,12 @@ mod backup;
 mod capacity;
 mod expansion;
 mod failure;
+mod leftover;
 mod listing;
 pub mod names;
 pub mod parameters;
 mod snapshot;
+mod source;
 pub mod topology;
 mod volume;
 
@@ -33,6 +35,7 @@ use names::Names;
 use secrecy::ExposeSecret;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use topology::Zones;
 
 /// The oldest Cinder that this provider works with: attachments are objects of their own (Ocata).
@@ -60,6 +63,7 @@ struct Cloud {
     backups: Watch<BackupSource>,
     servers: Watch<ServerSource>,
     doubts: Doubts,
+    pools_are_hidden: AtomicBool,
 }
 
 impl Cloud {
@@ -76,6 +80,7 @@ impl Cloud {
             cinder,
             nova,
             doubts: Doubts::default(),
+            pools_are_hidden: AtomicBool::new(false),
         }
     }
 }
