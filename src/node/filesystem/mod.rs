@@ -97,7 +97,7 @@ pub trait Filesystem: fmt::Debug + Send + Sync {
     /// Gives a copy an identity of its own, where a kernel mounts no two with the same one. False if it needs none.
     ///
     /// # Errors
-    /// `Internal`: the program's words.
+    /// `WrongState`: not without a risk for what it holds. `Internal`: the program's words.
     async fn make_distinct(&self, _tools: &Tools<'_>, _device: &Path) -> Result<bool> {
         Ok(false)
     }
