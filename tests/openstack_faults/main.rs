@@ -1,0 +1,29 @@
+//! The real binary on a unix socket over a stand-in for Keystone, Cinder and Nova, with faults.
+//!
+//! One crate, so that it links once. [`standin`] is the cloud, [`driver`] the process under test, [`sidecar`] how an
+//! orchestrator calls it. The rest are tests by subject; [`matrix`] is the one that kills the driver at every call.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may panic")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests report")]
+#![allow(clippy::disallowed_methods, reason = "a test starts processes and threads of its own")]
+
+mod driver;
+mod matrix;
+mod sidecar;
+mod standin;
+
+/// The CSI messages and clients.
+mod proto {
+    #![allow(
+        warnings,
+        unused_qualifications,
+        unreachable_pub,
+        missing_docs,
+        clippy::all,
+        clippy::pedantic,
+        clippy::restriction,
+        reason = "generated"
+    )]
+    include!(concat!(env!("OUT_DIR"), "/csi.v1.rs"));
+    include!(concat!(env!("OUT_DIR"), "/redacted.rs"));
+}
