@@ -8,6 +8,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test starts processes and threads of its own")]
 
 mod driver;
+mod fidelity;
 mod matrix;
 mod sidecar;
 mod standin;

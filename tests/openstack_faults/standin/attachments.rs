@@ -50,7 +50,9 @@ fn view(attachment: &Attachment, detail: bool) -> Value {
         view["detached_at"] = json!("");
         view["attach_mode"] = json!("rw");
         view["connection_info"] = json!({ "driver_volume_type": "local", "volume_id": attachment.volume,
-            "attachment_id": attachment.id, "device_path": "/dev/loop0" });
+            "attachment_id": attachment.id, "device_path": "/dev/loop0", "backing_file": "/volumes/volume",
+            "access_mode": "rw", "cacheable": false, "encrypted": false, "qos_specs": null,
+            "target_discovered": false, "enforce_multipath": false });
     }
     view
 }

@@ -1,7 +1,7 @@
 //! Cinder: which request goes where, and the lists.
 
 use super::answer::Answer;
-use super::cloud::{Cloud, Item, Kind, written};
+use super::cloud::{Cloud, Item, Kind, VolumeType, written};
 use super::request::Asked;
 use super::{attachments, quota, snapshots, volumes};
 use jiff::Timestamp;
@@ -209,9 +209,9 @@ pub(super) fn type_id(name: &str) -> String {
     format!("{:08x}-b26f-4b0e-9f4c-0000000000aa", sum & 0xffff_ffff)
 }
 
-fn type_view((name, multiattach): &(String, bool)) -> Value {
-    let extra = if *multiattach { json!({ "multiattach": "<is> True" }) } else { json!({}) };
-    json!({ "id": type_id(name), "name": name, "is_public": true, "description": null, "extra_specs": extra })
+fn type_view(kind: &VolumeType) -> Value {
+    let extra = if kind.multiattach { json!({ "multiattach": "<is> True" }) } else { json!({}) };
+    json!({ "id": type_id(&kind.name), "name": kind.name, "is_public": true, "description": null, "extra_specs": extra })
 }
 
 fn types(cloud: &Cloud) -> Answer {
@@ -229,7 +229,7 @@ fn types(cloud: &Cloud) -> Answer {
 
 fn one_type(cloud: &Cloud, id: &str) -> Answer {
     let wanted = if id == "default" { type_id("loop") } else { id.to_owned() };
-    match cloud.types.iter().find(|(name, _)| type_id(name) == wanted) {
+    match cloud.types.iter().find(|kind| type_id(&kind.name) == wanted) {
         Some(kind) => Answer::json(200, json!({ "volume_type": type_view(kind) })),
         None => Answer::not_found("Volume type", id),
     }

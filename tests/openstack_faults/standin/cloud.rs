@@ -134,6 +134,8 @@ pub(crate) struct Item {
     pub(crate) volume_type: String,
     pub(crate) multiattach: bool,
     pub(crate) fail_reason: Option<String>,
+    /// Whether a back end took it.
+    pub(crate) hosted: bool,
 }
 
 /// Cinder's side of an attachment.
@@ -177,6 +179,15 @@ pub(crate) struct Message {
     pub(crate) resource: String,
     pub(crate) text: String,
     pub(crate) at: Timestamp,
+}
+
+/// A volume type and the back end behind it.
+#[derive(Debug, Clone)]
+pub(crate) struct VolumeType {
+    pub(crate) name: String,
+    pub(crate) multiattach: bool,
+    /// Where its back end is: volumes elsewhere end in error.
+    pub(crate) zone: String,
 }
 
 /// What may be had.
@@ -224,8 +235,7 @@ pub(crate) struct Cloud {
     pub(crate) paces: Paces,
     pub(crate) quotas: Quotas,
     pub(crate) zones: Vec<String>,
-    /// Name and whether its volumes are multiattach.
-    pub(crate) types: Vec<(String, bool)>,
+    pub(crate) types: Vec<VolumeType>,
     /// Newest last.
     pub(crate) items: Vec<Item>,
     pub(crate) attachments: Vec<Attachment>,
@@ -239,6 +249,9 @@ pub(crate) struct Cloud {
 
 impl Cloud {
     pub(super) fn new(url: String) -> Self {
+        let types = [("multi", true, "nova"), ("loop-b", false, "az2"), ("loop", false, "nova")]
+            .map(|(name, multiattach, zone)| VolumeType { name: name.to_owned(), multiattach, zone: zone.to_owned() })
+            .to_vec();
         let mut cloud = Self {
             url,
             project: "0bbc0d8fba5548f5b35247ba4e37ef5b".to_owned(),
@@ -268,7 +281,7 @@ impl Cloud {
                 backup_gigabytes: 1000,
             },
             zones: vec!["nova".to_owned(), "az2".to_owned()],
-            types: vec![("multi".to_owned(), true), ("loop-b".to_owned(), false), ("loop".to_owned(), false)],
+            types,
             items: Vec::new(),
             attachments: Vec::new(),
             disks: Vec::new(),
@@ -301,6 +314,7 @@ impl Cloud {
     pub(crate) fn add_volume(&mut self, name: &str) -> String {
         let mut item = self.new_item(Kind::Volume, name, 1);
         item.status = "available".to_owned();
+        item.hosted = true;
         item.updated = Some(self.stamp());
         let id = item.id.clone();
         self.items.push(item);
@@ -325,6 +339,7 @@ impl Cloud {
             volume_type: "loop".to_owned(),
             multiattach: false,
             fail_reason: None,
+            hosted: false,
         }
     }
 

@@ -167,8 +167,14 @@ fn serve_asked(shared: &Shared, asked: &Asked) -> Answer {
 fn render(answer: &Answer, asked: Option<&Asked>) -> Response<Full<Bytes>> {
     static REQUESTS: AtomicU64 = AtomicU64::new(1);
     let id = format!("req-{:08x}-0000-4000-8000-000000000000", REQUESTS.fetch_add(1, Ordering::Relaxed));
-    let mut response = Response::builder().status(answer.status).header("x-openstack-request-id", &id);
-    if let Some(asked) = asked {
+    let mut response = Response::builder().status(answer.status);
+    // Nova's list of versions is answered before there is a request id or a version.
+    let bare =
+        asked.is_some_and(|asked| asked.service == Service::Nova && !asked.version_root && asked.path.is_empty());
+    if !bare {
+        response = response.header("x-openstack-request-id", &id);
+    }
+    if let Some(asked) = asked.filter(|_| !bare) {
         let (major, minor) = asked.microversion;
         match asked.service {
             Service::Keystone => {}

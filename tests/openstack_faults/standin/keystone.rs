@@ -130,6 +130,10 @@ pub(super) fn version_document(cloud: &Cloud, asked: &Asked) -> Option<Answer> {
         "updated": "2013-07-23T11:33:21Z", "links": [{ "rel": "self", "href": format!("{url}/compute/v2.1/") }],
     });
     if asked.version_root {
+        current["links"] = json!([
+            { "rel": "self", "href": format!("{url}/compute/v2.1/") },
+            { "rel": "describedby", "type": "text/html", "href": "http://docs.openstack.org/" },
+        ]);
         current["media-types"] =
             json!([{ "base": "application/json", "type": "application/vnd.openstack.compute+json;version=2.1" }]);
         return Some(Answer::json(200, json!({ "version": current })));

@@ -59,11 +59,13 @@ fn server_view(cloud: &Cloud, server: &Server) -> Value {
         .filter(|disk| disk.server == server.id)
         .map(|disk| json!({ "id": disk.volume, "delete_on_termination": false }))
         .collect();
+    let own = json!({ "rel": "self", "href": format!("{}/compute/v2.1/servers/{}", cloud.url, server.id) });
+    let image = json!({ "rel": "bookmark", "href": format!("{}/compute/images/1", cloud.url) });
     json!({
         "accessIPv4": "", "accessIPv6": "", "addresses": {}, "created": "2026-11-21T11:34:05Z",
         "flavor": { "vcpus": 1, "ram": 64, "disk": 1, "ephemeral": 0, "swap": 0, "original_name": "tiny", "extra_specs": {} },
         "hostId": "87de62391a4accceea5cee007eeb2e15ea9b9ed05056e487527ebcfd", "id": server.id,
-        "image": { "id": "00000000-0000-0000-0000-000000000001", "links": [] }, "links": [], "metadata": {},
+        "image": { "id": "00000000-0000-0000-0000-000000000001", "links": [image] }, "links": [own], "metadata": {},
         "name": server.name, "status": server.status, "tenant_id": cloud.project,
         "user_id": "bced53b0f7694b81a31bd3fa7a4e5659", "updated": "2026-11-21T11:34:06Z",
         "OS-DCF:diskConfig": "MANUAL", "progress": 0, "OS-EXT-AZ:availability_zone": server.zone,
@@ -128,18 +130,19 @@ fn attach(cloud: &mut Cloud, asked: &Asked, server: &Server) -> Result<Answer, A
     let already = |owner: &str| {
         Answer::bad_request(format!("Invalid volume: volume {id} is already attached to instances: {owner}"))
     };
-    // Nova's own record counts, even if Cinder has let go already.
-    if disk(cloud, &server.id, &id).is_some() {
-        return Err(already(&server.id));
+    // Nova's own records count, even if Cinder has let go already.
+    let owners: Vec<&str> =
+        cloud.disks.iter().filter(|disk| disk.volume == id).map(|disk| disk.server.as_str()).collect();
+    match owners.first() {
+        Some(_) if owners.contains(&server.id.as_str()) => return Err(already(&server.id)),
+        Some(owner) if !volume.multiattach => return Err(already(owner)),
+        _ => {}
     }
-    let owners: Vec<String> = cloud
-        .attachments
-        .iter()
-        .filter(|attachment| attachment.volume == id && attachment.status == "attached")
-        .filter_map(|attachment| attachment.server.clone())
-        .collect();
-    if let Some(owner) = owners.first().filter(|_| !volume.multiattach) {
-        return Err(already(owner));
+    if volume.status.starts_with("error") {
+        return Err(Answer::bad_request(format!(
+            "Invalid input received: Invalid volume: Volume attachments can not be created if the volume is in an error state. The Volume {id} currently has a status of: {}  (HTTP 400) (Request-ID: req-dda68b5a-fef4-4193-b19b-36b37b3f8311)",
+            volume.status
+        )));
     }
     if volume.status != "available" && !(volume.multiattach && volume.status == "in-use") {
         return Err(Answer::bad_request(format!(

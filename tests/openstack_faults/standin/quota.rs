@@ -1,7 +1,7 @@
 //! Quotas, and what Cinder says when one is used up.
 
 use super::answer::Answer;
-use super::cloud::{Cloud, Kind};
+use super::cloud::{Cloud, Kind, VolumeType};
 use serde_json::{Value, json};
 
 /// What is used.
@@ -127,7 +127,9 @@ pub(super) fn quota_set(cloud: &Cloud, usage: bool) -> Answer {
         "backups": entry(quotas.backups, used.backups),
         "backup_gigabytes": entry(quotas.backup_gigabytes, used.backup_gigabytes),
     });
-    for (name, _) in &cloud.types {
+    set["groups"] = entry(10, 0);
+    set["id"] = json!(cloud.project);
+    for VolumeType { name, .. } in &cloud.types {
         for what in ["volumes", "gigabytes", "snapshots"] {
             set[format!("{what}_{name}")] = entry(-1, 0);
         }

@@ -47,7 +47,7 @@ pub(super) fn snapshot_view(cloud: &Cloud, item: &Item, microversion: (u16, u16)
         "name": item.name, "description": item.description, "volume_id": item.volume_id, "status": item.status,
         "size": item.size, "metadata": item.metadata,
         "os-extended-snapshot-attributes:project_id": cloud.project,
-        "os-extended-snapshot-attributes:progress": if item.status == "available" { "100%" } else { "0%" },
+        "os-extended-snapshot-attributes:progress": if item.hosted { "100%" } else { "0%" },
     });
     if microversion >= (3, 14) {
         view["group_snapshot_id"] = Value::Null;
@@ -114,7 +114,12 @@ fn create_snapshot(cloud: &mut Cloud, asked: &Asked) -> Result<Answer, Answer> {
             cloud.say(Kind::Snapshot, &id, &reason);
         }),
         Outcome::Done | Outcome::Undone => {
-            cloud.later(pace, &id.clone(), move |cloud| cloud.set_status(Kind::Snapshot, &id, "available"));
+            cloud.later(pace, &id.clone(), move |cloud| {
+                cloud.set_status(Kind::Snapshot, &id, "available");
+                if let Some(item) = cloud.item_mut(Kind::Snapshot, &id) {
+                    item.hosted = true;
+                }
+            });
         }
     }
     Ok(Answer::json(202, json!({ "snapshot": body })))

@@ -2,7 +2,7 @@
 
 use super::answer::Answer;
 use super::cinder::{links, type_id};
-use super::cloud::{Cloud, Item, Kind, Outcome, Step, written};
+use super::cloud::{Cloud, Item, Kind, Outcome, Step, VolumeType, written};
 use super::quota;
 use super::request::Asked;
 use serde_json::{Value, json};
@@ -16,9 +16,13 @@ pub(super) fn answer(cloud: &mut Cloud, asked: &Asked, rest: &[&str]) -> Answer 
     if let ("GET", ["summary"]) = (asked.method.as_str(), rest) {
         let volumes: Vec<&Item> = cloud.items.iter().filter(|item| item.kind == Kind::Volume).collect();
         let size: u64 = volumes.iter().map(|volume| volume.size).sum();
+        let mut metadata: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (key, value) in volumes.iter().flat_map(|volume| &volume.metadata) {
+            metadata.entry(key).or_default().push(value);
+        }
         return Answer::json(
             200,
-            json!({ "volume-summary": { "total_count": volumes.len(), "total_size": size, "metadata": {} } }),
+            json!({ "volume-summary": { "total_count": volumes.len(), "total_size": size, "metadata": metadata } }),
         );
     }
     let [id, rest @ ..] = rest else { return Answer::no_such_resource() };
@@ -33,7 +37,11 @@ pub(super) fn answer(cloud: &mut Cloud, asked: &Asked, rest: &[&str]) -> Answer 
         ("PUT", []) => {
             rename(cloud, id, &asked.body["volume"]);
             let changed = cloud.volume(id).cloned().unwrap_or(volume);
-            Answer::json(200, json!({ "volume": view(cloud, &changed, asked.microversion) }))
+            let mut body = view(cloud, &changed, asked.microversion);
+            if let Some(body) = body.as_object_mut() {
+                body.remove("os-vol-tenant-attr:tenant_id");
+            }
+            Answer::json(200, json!({ "volume": body }))
         }
         ("GET", ["metadata"]) => Answer::json(200, json!({ "metadata": volume.metadata })),
         ("POST" | "PUT", ["metadata"]) => {
@@ -79,7 +87,7 @@ pub(super) fn view(cloud: &Cloud, item: &Item, microversion: (u16, u16)) -> Valu
                     "attached_at": attachment.at.map(written) })
         })
         .collect();
-    let made = item.updated.is_some();
+    let made = item.hosted;
     let mut view = json!({
         "id": item.id, "status": item.status, "size": item.size, "availability_zone": item.zone,
         "created_at": written(item.created), "updated_at": item.updated.map(written), "name": item.name,
@@ -126,34 +134,26 @@ fn create(cloud: &mut Cloud, wish: &Value) -> Result<Answer, Answer> {
     let least = source.as_ref().map_or(0, |source| source.size);
     let size = size.unwrap_or(least);
     if size < least {
+        let original = match source.as_ref().map(|source| source.kind) {
+            Some(Kind::Volume) => "original volume size ",
+            Some(Kind::Backup) => "the backup size",
+            _ => "the snapshot size",
+        };
+        let kind = original.split(' ').nth(1).unwrap_or_default();
         return Err(Answer::bad_request(format!(
-            "Invalid input received: Volume size '{size}'GB cannot be smaller than the {} size {least}GB. They must be >= original {} size.",
-            source.as_ref().map_or("original", |source| source.kind.singular()),
-            source.as_ref().map_or("original", |source| source.kind.singular()),
+            "Invalid input received: Volume size '{size}'GB cannot be smaller than {original} {least}GB. They must be >= original {kind} size."
         )));
     }
-    let volume_type = match wish["volume_type"].as_str() {
-        Some(name) => cloud
-            .types
-            .iter()
-            .find(|(known, _)| known == name || type_id(known) == name)
-            .cloned()
-            .ok_or_else(|| Answer::not_found("Volume type with name", name))?,
-        // A clone or a restored volume has the type of its source.
-        None => cloud
-            .types
-            .iter()
-            .find(|(known, _)| source.as_ref().is_some_and(|source| source.volume_type == *known))
-            .cloned()
-            .unwrap_or_else(|| ("loop".to_owned(), false)),
-    };
+    let volume_type = volume_type(cloud, wish, source.as_ref())?;
     quota::for_volume(cloud, size)?;
 
     let mut volume = cloud.new_item(Kind::Volume, name, size);
     volume.description = wish["description"].as_str().map(str::to_owned);
     volume.metadata = strings(&wish["metadata"]);
     volume.zone = zone.unwrap_or("nova").to_owned();
-    (volume.volume_type, volume.multiattach) = volume_type;
+    let fits = volume.zone == volume_type.zone;
+    volume.volume_type = volume_type.name;
+    volume.multiattach = volume_type.multiattach;
     volume.snapshot_id = wish["snapshot_id"].as_str().map(str::to_owned);
     volume.source_volid = wish["source_volid"].as_str().map(str::to_owned);
     let mut body = view(cloud, &volume, (3, 71));
@@ -162,7 +162,13 @@ fn create(cloud: &mut Cloud, wish: &Value) -> Result<Answer, Answer> {
     }
     let (id, pace, backup) = (volume.id.clone(), cloud.paces.create, wish["backup_id"].as_str().map(str::to_owned));
     cloud.items.push(volume);
-    match cloud.outcome(Step::CreateVolume) {
+    let outcome = match cloud.outcome(Step::CreateVolume) {
+        Outcome::Done if !fits => {
+            Outcome::Error("schedule allocate volume:Could not find any available weighted backend.".to_owned())
+        }
+        planned => planned,
+    };
+    match outcome {
         Outcome::Stuck => {}
         Outcome::Error(reason) => cloud.later(pace, &id.clone(), move |cloud| {
             cloud.set_status(Kind::Volume, &id, "error");
@@ -170,12 +176,25 @@ fn create(cloud: &mut Cloud, wish: &Value) -> Result<Answer, Answer> {
         }),
         Outcome::Done | Outcome::Undone => cloud.later(pace, &id.clone(), move |cloud| {
             cloud.set_status(Kind::Volume, &id, "available");
-            if let (Some(backup), Some(item)) = (backup, cloud.item_mut(Kind::Volume, &id)) {
-                item.metadata.insert("src_backup_id".to_owned(), backup);
+            if let Some(item) = cloud.item_mut(Kind::Volume, &id) {
+                item.hosted = true;
+                item.metadata.extend(backup.map(|backup| ("src_backup_id".to_owned(), backup)));
             }
         }),
     }
     Ok(Answer::json(202, json!({ "volume": body })))
+}
+
+/// The type that was asked for, or that of the source, or the default.
+fn volume_type(cloud: &Cloud, wish: &Value, source: Option<&Item>) -> Result<VolumeType, Answer> {
+    let find = |name: &str| cloud.types.iter().find(|kind| kind.name == name || type_id(&kind.name) == name).cloned();
+    match wish["volume_type"].as_str() {
+        Some(name) => find(name).ok_or_else(|| Answer::not_found("Volume type with name", name)),
+        None => source
+            .and_then(|source| find(&source.volume_type))
+            .or_else(|| find("loop"))
+            .ok_or_else(|| Answer::not_found("Default volume type", "loop")),
+    }
 }
 
 /// What the new volume is filled with.
@@ -202,7 +221,9 @@ fn source(cloud: &Cloud, wish: &Value) -> Result<Option<Item>, Answer> {
     if let Some(id) = given("backup_id") {
         let backup = cloud.item(Kind::Backup, id).ok_or_else(|| Answer::not_found("Backup", id))?;
         if backup.status != "available" {
-            return Err(Answer::bad_request("Invalid backup: Backup status must be available."));
+            return Err(Answer::bad_request(
+                "Invalid backup: Originating backup status must be one of 'available' values",
+            ));
         }
         return Ok(Some(backup.clone()));
     }
@@ -270,8 +291,7 @@ fn extend_to(cloud: &mut Cloud, asked: &Asked, volume: &Item, size: u64) -> Resu
     let states: &[&str] = if asked.microversion >= (3, 42) { &["available", "in-use"] } else { &["available"] };
     if !states.contains(&volume.status.as_str()) {
         return Err(Answer::bad_request(format!(
-            "Invalid volume: Volume {id} status must be {}, but current status is: {}.",
-            states.join(", "),
+            "Invalid volume: Volume {id} status must be '{{'status': 'available'}}' to extend, currently {}.",
             volume.status
         )));
     }
