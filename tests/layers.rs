@@ -2,6 +2,8 @@
 //!
 //! This reads the sources as text: every `crate::module` in them, in `use` lines and in paths, outside comments.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on should say so and stop")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
