@@ -33,6 +33,7 @@ pub(crate) struct Driver {
     directory: TempDir,
     setup: Setup,
     process: Process,
+    own_endpoint: bool,
     pub(crate) generation: u32,
 }
 
@@ -62,7 +63,7 @@ impl Driver {
     /// Prepares everything and starts nothing.
     pub(crate) fn new(standin: &Standin, setup: Setup) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let driver = Self { directory, setup, process: Arc::default(), generation: 0 };
+        let driver = Self { directory, setup, process: Arc::default(), own_endpoint: true, generation: 0 };
         driver.write_cloud_conf(driver.setup.cloud_conf.as_deref().unwrap_or(&cloud_conf(standin)));
         driver
     }
@@ -78,6 +79,13 @@ impl Driver {
         self.directory.path().join(name)
     }
 
+    /// Prepares a process that is given its endpoint by the test.
+    pub(crate) fn new_at(standin: &Standin, setup: Setup) -> Self {
+        let mut driver = Self::new(standin, setup);
+        driver.own_endpoint = false;
+        driver
+    }
+
     fn socket(&self) -> PathBuf {
         self.path("csi.sock")
     }
@@ -85,9 +93,12 @@ impl Driver {
     /// Starts a process and does not wait.
     pub(crate) fn spawn(&mut self, standin: &Standin) {
         let log = || File::options().create(true).append(true).open(self.path("driver.log")).expect("open the log");
-        let child = Command::new(env!("CARGO_BIN_EXE_fuxi-csi"))
-            .args(["controller", "--provider", "cinder", "--cluster", "test", "--endpoint"])
-            .arg(format!("unix://{}", self.socket().display()))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fuxi-csi"));
+        command.args(["controller", "--provider", "cinder", "--cluster", "test"]);
+        if self.own_endpoint {
+            command.arg("--endpoint").arg(format!("unix://{}", self.socket().display()));
+        }
+        let child = command
             .arg("--cloud-config")
             .arg(self.path("cloud.conf"))
             .args(&self.setup.arguments)

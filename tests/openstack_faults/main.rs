@@ -7,11 +7,20 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests report")]
 #![allow(clippy::disallowed_methods, reason = "a test starts processes and threads of its own")]
 
+mod call_counts;
+mod concurrency;
+mod credentials;
 mod driver;
+mod duplicates;
 mod fidelity;
+mod lists;
 mod matrix;
+mod overload;
+mod secrets;
 mod sidecar;
 mod standin;
+mod start_up;
+mod stuck;
 
 /// The CSI messages and clients.
 mod proto {

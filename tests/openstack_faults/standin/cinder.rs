@@ -113,7 +113,7 @@ fn list(cloud: &mut Cloud, asked: &Asked, kind: Kind, detail: bool) -> Answer {
     let offset: usize = asked.query("offset").and_then(|text| text.parse().ok()).unwrap_or(0);
     let mut found: Vec<&Item> = Vec::new();
     for item in cloud.items.iter().filter(|item| item.kind == kind) {
-        match is_wanted(item, asked) {
+        match is_wanted(item, asked, cloud.loose_names) {
             Ok(true) => found.push(item),
             Ok(false) => {}
             Err(answer) => return answer,
@@ -148,10 +148,10 @@ fn list(cloud: &mut Cloud, asked: &Asked, kind: Kind, detail: bool) -> Answer {
 }
 
 /// Whether the item passes all filters.
-fn is_wanted(item: &Item, asked: &Asked) -> Result<bool, Answer> {
+fn is_wanted(item: &Item, asked: &Asked, loose_names: bool) -> Result<bool, Answer> {
     for (key, value) in &asked.query {
         let passes = match key.as_str() {
-            "name" => item.name == *value,
+            "name" => item.name == *value || (loose_names && item.name.eq_ignore_ascii_case(value)),
             "status" => item.status == *value,
             "volume_id" => item.volume_id.as_deref() == Some(value),
             "availability_zone" => item.zone == *value,

@@ -232,6 +232,8 @@ pub(crate) struct Cloud {
     pub(crate) nova_highest: (u16, u16),
     /// The most entries of a page, whatever is asked for.
     pub(crate) page: usize,
+    /// Whether names are compared without regard to case, as MySQL's usual collations do.
+    pub(crate) loose_names: bool,
     pub(crate) paces: Paces,
     pub(crate) quotas: Quotas,
     pub(crate) zones: Vec<String>,
@@ -271,6 +273,7 @@ impl Cloud {
             cinder_highest: (3, 71),
             nova_highest: (2, 104),
             page: 1000,
+            loose_names: false,
             paces: Paces::default(),
             quotas: Quotas {
                 volumes: 5000,
