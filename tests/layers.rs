@@ -79,8 +79,7 @@ fn dependencies_point_down_only() {
         };
         for used in uses(&fs::read_to_string(&file).unwrap()) {
             let first = used.split("::").next().unwrap();
-            let fits =
-                first == layer || below.iter().any(|may| used == *may || used.starts_with(&format!("{may}::")));
+            let fits = first == layer || below.iter().any(|may| used == *may || used.starts_with(&format!("{may}::")));
             if !fits {
                 wrong.push(format!("{}: {layer} uses {used}", file.display()));
             }
