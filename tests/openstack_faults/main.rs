@@ -22,18 +22,4 @@ mod standin;
 mod start_up;
 mod stuck;
 
-/// The CSI messages and clients.
-mod proto {
-    #![allow(
-        warnings,
-        unused_qualifications,
-        unreachable_pub,
-        missing_docs,
-        clippy::all,
-        clippy::pedantic,
-        clippy::restriction,
-        reason = "generated"
-    )]
-    include!(concat!(env!("OUT_DIR"), "/csi.v1.rs"));
-    include!(concat!(env!("OUT_DIR"), "/redacted.rs"));
-}
+use fuxi_csi::csi::proto;
