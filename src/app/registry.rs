@@ -106,7 +106,7 @@ fn cinder() -> ProviderEntry {
             snapshots: true,
             capacity: true,
             clone: true,
-            snapshot_topology: false,
+            snapshot_topology: true,
             block: true,
             read_only_publish: false,
         },
