@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::openstack::client::{Client, ServiceKind};
 use crate::openstack::session::Session;
 use crate::provider::Provider;
-use crate::provider::cinder::{CinderProvider, Settings};
+use crate::provider::cinder::{self, CinderProvider};
 use crate::provider::memory::{MemoryProvider, MemorySettings};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -98,31 +98,30 @@ impl ProviderEntry {
     }
 }
 
-/// Volumes of Cinder, attached by Nova.
+/// Cinder volumes, attached by Nova.
 fn cinder() -> ProviderEntry {
     ProviderEntry {
         abilities: Abilities {
             expand: true,
             snapshots: true,
+            snapshot_topology: true,
             capacity: true,
             clone: true,
-            snapshot_topology: true,
             block: true,
             read_only_publish: false,
         },
         services: &[ServiceKind::BlockStorage, ServiceKind::Compute],
         make: Box::new(|setup| {
-            let settings = Settings {
+            let settings = cinder::Settings {
                 driver: setup.driver.clone(),
                 cluster: setup.cluster.clone(),
-                with_topology: true,
-                ignore_volume_zone: false,
+                ignore_volume_zone: setup.block_storage.ignore_volume_az,
             };
-            let clouds = setup.clouds.iter().map(|(name, session)| {
+            let clients = setup.clouds.iter().map(|(name, session)| {
                 let client = |service| Client::new(session.clone(), service, setup.most_requests);
                 (name.clone(), client(ServiceKind::BlockStorage), client(ServiceKind::Compute))
             });
-            Ok(Arc::new(CinderProvider::new(&settings, clouds)?))
+            Ok(Arc::new(CinderProvider::new(&settings, clients)?))
         }),
     }
 }

@@ -1,14 +1,16 @@
 """Lines for the reader, and an orderly end on Ctrl-C."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 
 # how long an interrupted program may take to undo what it did
 UNDO_SECONDS = 120
-PROGRAM = os.path.basename(sys.argv[0])
+PROGRAM = "/".join(os.path.realpath(sys.argv[0]).split("/")[-2:])
 
 
 def say(text=""):
@@ -17,6 +19,11 @@ def say(text=""):
 
 def fail(text):
     sys.exit("%s: %s" % (PROGRAM, text))
+
+
+def quote(line):
+    """A line of a program that we run."""
+    say(("   | " + line).rstrip())
 
 
 def strong(text):
@@ -33,6 +40,22 @@ def indented(text, by="    "):
 def tail(path, lines=20):
     with open(path, errors="replace") as f:
         return indented("".join(f.readlines()[-lines:]))
+
+
+def check_machine(*tools):
+    """End here where we are not root, or a command is missing."""
+    if os.geteuid():
+        fail("needs root: it makes namespaces, mounts and loop devices")
+    for tool in ("ip", "nsenter", "setpriv", "unshare", "losetup", *tools):
+        if not shutil.which(tool):
+            fail("needs the command " + tool)
+
+
+def new_folder(parent):
+    """For the logs of this run; its name sorts by time."""
+    folder = os.path.join(parent, time.strftime("run-%Y%m%d-%H%M%S-") + str(os.getpid()))
+    os.makedirs(folder)
+    return folder
 
 
 def end_in_order():
