@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 /// The longest that a start may take before the test gives up.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How the driver is started.
 #[derive(Debug, Clone, Default)]
@@ -56,7 +56,8 @@ impl Driver {
     /// The same, with other settings.
     pub(crate) async fn start_with(standin: &Standin, setup: Setup) -> Self {
         let mut driver = Self::new(standin, setup);
-        driver.restart(standin).await;
+        driver.spawn(standin);
+        driver.until_ready().await;
         driver
     }
 
@@ -92,7 +93,12 @@ impl Driver {
 
     /// Starts a process and does not wait.
     pub(crate) fn spawn(&mut self, standin: &Standin) {
-        let log = || File::options().create(true).append(true).open(self.path("driver.log")).expect("open the log");
+        self.generation = standin.new_generation(Box::new({
+            let process = self.process.clone();
+            move || kill(&process)
+        }));
+        let path = self.log_of(self.generation);
+        let log = || File::options().create(true).append(true).open(&path).expect("open the log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_fuxi-csi"));
         command.args(["controller", "--provider", "cinder", "--cluster", "test"]);
         if self.own_endpoint {
@@ -113,30 +119,38 @@ impl Driver {
             .spawn()
             .expect("start the driver");
         *lock(&self.process) = Some(child);
-        let process = self.process.clone();
-        self.generation = standin.new_generation(Box::new(move || {
-            kill(&process);
-        }));
     }
 
-    /// Starts a process in the place of the one that is gone, and waits until it answers.
+    /// Starts a process in the place of the one that is gone, and waits until it answers; RPCs come while it is still
+    /// on its way to the cloud, as they do when the kubelet restarts it.
     pub(crate) async fn restart(&mut self, standin: &Standin) {
         self.kill();
         self.spawn(standin);
-        self.until_ready().await;
+        self.until("serve its socket", async |driver| {
+            driver.identity().probe(crate::proto::ProbeRequest {}).await.is_ok()
+        })
+        .await;
     }
 
-    /// Waits until the socket is served.
+    /// Waits until the driver has found its way to the cloud.
     pub(crate) async fn until_ready(&self) {
+        self.until("get ready", async |driver| {
+            let log = std::fs::read_to_string(driver.log_of(driver.generation)).unwrap_or_default();
+            log.lines().any(|line| line.ends_with(": ready") || line.contains("\"message\":\"ready\""))
+        })
+        .await;
+    }
+
+    async fn until(&self, what: &str, holds: impl AsyncFn(&Self) -> bool) {
         let begun = Instant::now();
         loop {
             if let Some(status) = self.exited() {
                 panic!("the driver ended with {status} at its start; its log:\n{}", self.log());
             }
-            if tokio::net::UnixStream::connect(self.socket()).await.is_ok() {
+            if holds(self).await {
                 return;
             }
-            assert!(begun.elapsed() < PATIENCE, "the driver serves no socket; its log:\n{}", self.log());
+            assert!(begun.elapsed() < PATIENCE, "the driver does not {what}; its log:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
@@ -175,7 +189,12 @@ impl Driver {
 
     /// Everything that it logged, all processes together.
     pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(self.path("driver.log")).unwrap_or_default()
+        let of = |generation| std::fs::read_to_string(self.log_of(generation)).unwrap_or_default();
+        (1..=self.generation).map(of).collect()
+    }
+
+    fn log_of(&self, generation: u32) -> PathBuf {
+        self.path(&format!("driver-{generation}.log"))
     }
 
     /// A connection of its own to the driver, made when first used, and made again when lost.

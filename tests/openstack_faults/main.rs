@@ -15,6 +15,7 @@ mod duplicates;
 mod fidelity;
 mod lists;
 mod matrix;
+mod older_services;
 mod overload;
 mod secrets;
 mod sidecar;

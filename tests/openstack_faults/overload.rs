@@ -1,6 +1,6 @@
 //! Quotas, rate limits, outages and refusals.
 
-use crate::driver::Driver;
+use crate::driver::{Driver, Setup};
 use crate::sidecar::{Sidecar, create_request, from_snapshot, from_volume};
 use crate::standin::Standin;
 use crate::standin::fault::{Action, Rule};
@@ -81,21 +81,22 @@ async fn an_attach_limit_is_resource_exhausted() {
 async fn a_rate_limited_service_is_left_alone_until_its_retry_after() {
     let (standin, _driver, sidecar) = ready().await;
     sidecar.create("warm", 1).await.unwrap();
-    for line in ["GET cinder /volumes/detail", "POST cinder /volumes", "GET cinder /volumes/{}"] {
+    for nth in 1..=3 {
         standin.clear_log();
-        let strikes = standin.inject(Rule::on(line, Action::Status { status: 429, retry_after: Some(2) }));
+        let limited = Action::Status { status: 429, retry_after: Some(2) };
+        let strikes = standin.inject(Rule::on("* cinder *", limited).nth(nth));
         // A POST that was refused by a rate limit surely was not done, so the driver may repeat it by itself; if it
         // answers Unavailable instead, the sidecar does.
-        let name = format!("after {line}");
+        let name = format!("pvc-{nth}");
         while let Err(status) = sidecar.create(&name, 1).await {
             assert_eq!(status.code(), Code::Unavailable, "{status:?}");
         }
-        assert_eq!(strikes.count(), 1, "{line} was not called: {:#?}", standin.calls());
+        assert_eq!(strikes.count(), 1, "there was no call {nth}: {:#?}", standin.calls());
         let log = standin.log();
         let limited = log.iter().position(|logged| logged.status == Some(429)).unwrap();
         let pause = log[limited + 1].at - log[limited].at;
-        assert!(pause >= Duration::from_millis(1950), "{line}: the next request came after {pause:?}");
-        assert!(pause < Duration::from_secs(4), "{line}: the next request came only after {pause:?}");
+        assert!(pause >= Duration::from_millis(1950), "call {nth}: the next request came after {pause:?}");
+        assert!(pause < Duration::from_secs(4), "call {nth}: the next request came only after {pause:?}");
         assert_eq!(standin.cloud(|cloud| cloud.named(crate::standin::cloud::Kind::Volume, &name).len()), 1);
     }
 }
@@ -144,10 +145,13 @@ async fn a_server_error_on_a_post_is_reported_and_the_post_is_not_repeated() {
 
 #[tokio::test]
 async fn an_error_is_never_taken_for_an_answer_when_a_backup_is_looked_for() {
-    let (standin, _driver, sidecar) = ready().await;
+    // Only cinder-csi gave bare ids, of which one cannot see whether they are a snapshot's or a backup's.
+    let standin = Standin::start();
+    let arguments = ["--driver-name", "cinder.csi.openstack.org"].map(str::to_owned).to_vec();
+    let driver = Driver::start_with(&standin, Setup { arguments, ..Setup::default() }).await;
+    let sidecar = Sidecar::new(&driver);
     let volume = sidecar.create("pvc", 1).await.unwrap().volume_id;
     let backup = sidecar.ready_snapshot("backup", &volume, true).await.unwrap().snapshot_id;
-    // A bare id, as cinder-csi gave it: it may be a snapshot's or a backup's.
     let bare = backup.rsplit('/').next().unwrap().to_owned();
     for action in [Action::status(500), Action::status(403)] {
         let strikes = standin.inject(Rule::on("* cinder /backups*", action).always());
