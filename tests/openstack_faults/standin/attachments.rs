@@ -59,9 +59,9 @@ fn view(attachment: &Attachment, detail: bool) -> Value {
 
 /// What Nova uses, users may not take away behind its back.
 fn delete(cloud: &mut Cloud, attachment: &Attachment) -> Answer {
-    if let Some(server) = &attachment.server
-        && cloud.servers.iter().any(|known| known.id == *server)
-    {
+    // A reservation has no connection yet; and what Nova does not know it does not use.
+    let used = attachment.status != "reserved" && cloud.disks.iter().any(|disk| disk.attachment == attachment.id);
+    if let Some(server) = attachment.server.as_ref().filter(|_| used) {
         return Answer::conflict(format!(
             "ConflictNovaUsingAttachment: Detach volume from instance {server} using the Compute API"
         ));
@@ -72,7 +72,7 @@ fn delete(cloud: &mut Cloud, attachment: &Attachment) -> Answer {
 
 impl Cloud {
     /// Cinder's part of reserving a volume for a server.
-    pub(super) fn reserve(&mut self, volume: &str, server: &str, device: &str) -> String {
+    pub(crate) fn reserve(&mut self, volume: &str, server: &str, device: &str) -> String {
         let id = new_id();
         self.attachments.push(Attachment {
             id: id.clone(),

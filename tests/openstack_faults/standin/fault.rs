@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// What happens to a request instead of, before or after being served.
@@ -22,8 +21,6 @@ pub(crate) enum Action {
     StatusAfter { status: u16 },
     /// The request is served when the gate opens, whether or not anybody waits for the answer by then.
     Hold(Gate),
-    /// The request is served after this time.
-    Delay(Duration),
     /// The request's token is revoked, so that this request and all others with it get a 401.
     RevokeToken,
 }

@@ -113,10 +113,6 @@ async fn respond(
             gate.opened().await;
             serve_asked(shared, &asked)
         }
-        Some(Action::Delay(time)) => {
-            tokio::time::sleep(time).await;
-            serve_asked(shared, &asked)
-        }
         Some(Action::RevokeToken) => {
             if let Some(token) = &asked.token {
                 lock(&shared.cloud).tokens.remove(token);

@@ -272,6 +272,12 @@ fn action(cloud: &mut Cloud, asked: &Asked, volume: &Item) -> Result<Answer, Ans
     if extend.is_object() {
         return extend_to(cloud, asked, volume, extend["new_size"].as_u64().unwrap_or(0));
     }
+    if asked.body["os-roll_detaching"].is_object() {
+        if volume.status == "detaching" {
+            cloud.set_status(Kind::Volume, &volume.id, "in-use");
+        }
+        return Ok(Answer::empty(202));
+    }
     if asked.body["os-reset_status"].is_object() {
         return Err(Answer::forbidden(
             "Policy doesn't allow volume_extension:volume_admin_actions:reset_status to be performed.",
