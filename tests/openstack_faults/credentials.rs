@@ -23,7 +23,10 @@ async fn a_revoked_token_is_renewed_once_and_the_rpc_succeeds() {
         let volume = sidecar.create(&format!("pvc-{nth}"), 1).await.unwrap();
         assert_eq!(strikes.count(), 1, "there was no call {nth}: {:#?}", standin.calls());
         assert_eq!(standin.count(LOGIN), 1, "call {nth}: {:#?}", standin.calls());
-        assert_eq!(standin.cloud(|cloud| cloud.volume(&volume.volume_id).map(|it| it.status.clone())).unwrap(), "available");
+        assert_eq!(
+            standin.cloud(|cloud| cloud.volume(&volume.volume_id).map(|it| it.status.clone())).unwrap(),
+            "available"
+        );
     }
 }
 

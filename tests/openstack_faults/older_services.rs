@@ -16,7 +16,20 @@ async fn ready(cinder: u16, nova: u16) -> (Standin, Driver, Sidecar, String) {
 
 #[tokio::test]
 async fn a_volumes_whole_life_works_with_every_age_of_the_services() {
-    for (cinder, nova) in [(27, 1), (34, 17), (40, 18), (41, 30), (42, 59), (46, 60), (47, 79), (50, 87), (59, 89), (60, 95), (65, 96), (66, 104)] {
+    for (cinder, nova) in [
+        (27, 1),
+        (34, 17),
+        (40, 18),
+        (41, 30),
+        (42, 59),
+        (46, 60),
+        (47, 79),
+        (50, 87),
+        (59, 89),
+        (60, 95),
+        (65, 96),
+        (66, 104),
+    ] {
         let (standin, _driver, sidecar, node) = ready(cinder, nova).await;
         let volume = sidecar.create("pvc", 1).await.unwrap().volume_id;
         sidecar.expand(&volume, 2).await.unwrap();

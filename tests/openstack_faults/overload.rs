@@ -29,8 +29,7 @@ async fn a_used_up_quota_is_resource_exhausted_on_every_kind_of_create_and_is_no
     let backup = sidecar.ready_snapshot("backup", &source, true).await.unwrap().snapshot_id;
     let before = standin.cloud(|cloud| cloud.inventory());
     let volume = async |name: &str, content| {
-        let request =
-            crate::proto::CreateVolumeRequest { volume_content_source: content, ..create_request(name, 1) };
+        let request = crate::proto::CreateVolumeRequest { volume_content_source: content, ..create_request(name, 1) };
         sidecar.create_as(request).await.map(|volume| volume.volume_id)
     };
 

@@ -21,7 +21,9 @@ async fn no_secret_is_in_the_log_the_errors_or_the_process_list() {
         request.secrets.insert("password".to_owned(), RPC_SECRET.to_owned());
         let volume = sidecar.create_as(request.clone()).await.unwrap().volume_id;
         sidecar.publish(&volume, &node).await.unwrap();
-        for action in [Action::status(500), Action::status(403), Action::RevokeToken, Action::Reset, Action::status(400)] {
+        for action in
+            [Action::status(500), Action::status(403), Action::RevokeToken, Action::Reset, Action::status(400)]
+        {
             standin.inject(Rule::on("POST *", action.clone()));
             request.name = format!("{action:?}");
             if let Err(status) = sidecar.create_as(request.clone()).await {

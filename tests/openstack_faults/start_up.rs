@@ -50,7 +50,9 @@ async fn an_unknown_region_is_a_configuration_error_that_names_the_known_ones() 
 
 #[tokio::test]
 async fn a_missing_service_is_a_configuration_error_that_names_it() {
-    for (hidden, words) in [(["volumev3", "block-storage"].as_slice(), "block-storage"), (["compute"].as_slice(), "compute")] {
+    for (hidden, words) in
+        [(["volumev3", "block-storage"].as_slice(), "block-storage"), (["compute"].as_slice(), "compute")]
+    {
         let standin = Standin::start();
         standin.cloud(|cloud| cloud.hidden_services.extend(hidden.iter().map(|it| (*it).to_owned())));
         let log = refused(&standin, Setup::default()).await;
@@ -126,8 +128,13 @@ async fn a_fault_at_any_call_of_the_start_only_delays_it() {
     let first = calls.iter().position(|line| line.starts_with("GET cinder /volumes")).unwrap();
     assert!(first >= 1, "the start makes no call: {calls:#?}");
     drop(driver);
-    let actions =
-        [Action::status(503), Action::status(500), Action::Reset, Action::LoseAnswer, Action::Status { status: 429, retry_after: Some(1) }];
+    let actions = [
+        Action::status(503),
+        Action::status(500),
+        Action::Reset,
+        Action::LoseAnswer,
+        Action::Status { status: 429, retry_after: Some(1) },
+    ];
     for (nth, line) in (1..).zip(&calls[..first]) {
         for action in &actions {
             let strikes = standin.inject(Rule::on("*", action.clone()).nth(nth));

@@ -1,29 +1,10 @@
-//! The stand-in is held to the real services' answers.
-//!
-//! `real_answers.json` holds what Keystone, Cinder and Nova of 2026.2 answered to the requests of [`scenario`]: status,
-//! headers and bodies, with ids, times and hosts blanked out. The stand-in has to answer the same. To record them again:
-//!
-//! ```sh
-//! export CLOUD_HOME=/var/tmp/fuxi-fidelity
-//! CLOUD_PORT_OFFSET=auto tests/openstack/cloud start keystone cinder nova
-//! FUXI_REAL_CLOUD=$CLOUD_HOME/state/info.json cargo test --test openstack_faults record -- --ignored
-//! tests/openstack/cloud stop
-//! ```
-//!
-//! A cloud of its own, because the recording makes it slow: some steps ask for what is not finished yet.
+//! The requests whose answers are compared.
 
-use crate::standin::Standin;
-use crate::standin::cloud::Pace;
-use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::Duration;
-
-const WAITING: Duration = Duration::from_millis(100);
+use serde_json::{Value, json};
 
 /// How closely an answer is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Closeness {
+pub(super) enum Closeness {
     /// Every word.
     Words,
     /// Which fields there are, and of which types.
@@ -32,20 +13,20 @@ enum Closeness {
 
 /// One request of the scenario.
 #[derive(Debug, Clone)]
-struct Step {
-    what: &'static str,
-    method: &'static str,
-    url: String,
-    version: &'static str,
-    body: Value,
-    closeness: Closeness,
+pub(super) struct Step {
+    pub(super) what: &'static str,
+    pub(super) method: &'static str,
+    pub(super) url: String,
+    pub(super) version: &'static str,
+    pub(super) body: Value,
+    pub(super) closeness: Closeness,
     /// Keep this part of the answer under this name.
-    keep: Option<(&'static str, &'static str)>,
+    pub(super) keep: Option<(&'static str, &'static str)>,
     /// Repeat until this part of the answer has this value (`gone`: until a 404).
-    until: Option<(&'static str, &'static str)>,
+    pub(super) until: Option<(&'static str, &'static str)>,
 }
 
-fn step(what: &'static str, method: &'static str, url: &str, version: &'static str) -> Step {
+pub(super) fn step(what: &'static str, method: &'static str, url: &str, version: &'static str) -> Step {
     Step {
         what,
         method,
@@ -59,7 +40,7 @@ fn step(what: &'static str, method: &'static str, url: &str, version: &'static s
 }
 
 impl Step {
-    fn body(mut self, body: Value) -> Self {
+    pub(super) fn body(mut self, body: Value) -> Self {
         self.body = body;
         self
     }
@@ -81,11 +62,11 @@ impl Step {
 }
 
 /// The newest microversions of both services that the driver knows.
-const NEW: &str = "3.71";
-const NOVA: &str = "2.60";
+pub(super) const NEW: &str = "3.71";
+pub(super) const NOVA: &str = "2.60";
 
 /// Every kind of answer that the driver can meet. `C` is Cinder's endpoint, `N` Nova's, `K` Keystone's.
-fn scenario() -> Vec<Step> {
+pub(super) fn scenario() -> Vec<Step> {
     let nobody = "11111111-1111-1111-1111-111111111111";
     let password = |password: &str| {
         json!({ "auth": { "identity": { "methods": ["password"], "password": { "user": {
@@ -293,317 +274,4 @@ fn scenario() -> Vec<Step> {
         step("delete the one for many", "DELETE", "C/volumes/{m}", NEW),
         step("the last is gone", "GET", "C/volumes/{m}", NEW).until("", "gone"),
     ]
-}
-
-/// A cloud to ask: where it is, and what the placeholders of the scenario stand for.
-struct Target {
-    http: reqwest::Client,
-    keystone: String,
-    cinder: String,
-    nova: String,
-    token: String,
-    words: BTreeMap<String, String>,
-}
-
-impl Target {
-    /// Logs in.
-    async fn new(keystone: &str, user: &str, password: &str, project: &str) -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
-        let body = json!({ "auth": { "identity": { "methods": ["password"], "password": { "user": {
-            "name": user, "domain": { "name": "Default" }, "password": password } } },
-            "scope": { "project": { "name": project, "domain": { "name": "Default" } } } } });
-        let answer = http.post(format!("{keystone}/auth/tokens")).json(&body).send().await.expect("log in");
-        let token = answer.headers()["x-subject-token"].to_str().expect("a token").to_owned();
-        let answer: Value = answer.json().await.expect("a token's body");
-        let endpoint = |kind: &str| {
-            let services = answer["token"]["catalog"].as_array().expect("a catalogue");
-            let service = services.iter().find(|service| service["type"] == kind).expect("the service");
-            service["endpoints"][0]["url"].as_str().expect("its URL").to_owned()
-        };
-        let words = [
-            ("user", user),
-            ("password", password),
-            ("project", project),
-            ("project_id", answer["token"]["project"]["id"].as_str().expect("a project")),
-        ];
-        Self {
-            http,
-            keystone: keystone.to_owned(),
-            cinder: endpoint("block-storage"),
-            nova: endpoint("compute"),
-            token,
-            words: words.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
-        }
-    }
-
-    fn fill(&self, text: &str) -> String {
-        self.words.iter().fold(text.to_owned(), |text, (key, value)| text.replace(&format!("{{{key}}}"), value))
-    }
-
-    fn url(&self, url: &str) -> String {
-        let root = |endpoint: &str, version: &str| endpoint.split(version).next().unwrap_or_default().to_owned();
-        for (short, long) in [
-            ("Croot", root(&self.cinder, "/v3")),
-            ("Nroot", root(&self.nova, "/v2.1")),
-            ("C", self.cinder.clone()),
-            ("N", self.nova.clone()),
-            ("K", self.keystone.clone()),
-        ] {
-            if let Some(rest) = url.strip_prefix(short) {
-                return format!("{long}{}", self.fill(rest));
-            }
-        }
-        panic!("{url} names no service");
-    }
-
-    /// Sends one request: status, headers, body.
-    async fn send(&self, step: &Step) -> (u16, reqwest::header::HeaderMap, Value) {
-        let mut request = self.http.request(step.method.parse().expect("a method"), self.url(&step.url));
-        let kind = if step.url.starts_with('N') { "compute" } else { "volume" };
-        request = match step.version {
-            "bad token" => request.header("x-auth-token", "bad"),
-            "" => request.header("x-auth-token", &self.token),
-            version => {
-                request.header("x-auth-token", &self.token).header("openstack-api-version", format!("{kind} {version}"))
-            }
-        };
-        if !step.body.is_null() {
-            let body = self.fill(&step.body.to_string());
-            request = request.header("content-type", "application/json").body(body);
-        }
-        let answer = request.send().await.expect("an answer");
-        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-        let text = answer.text().await.expect("a body");
-        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-        (status, headers, body)
-    }
-
-    /// Runs the scenario; an answer for each step.
-    async fn answers(&mut self) -> Vec<(Step, Value)> {
-        let mut answers = Vec::new();
-        for step in scenario() {
-            let (mut status, mut headers, mut body) = self.send(&step).await;
-            for _ in 0..100 {
-                let done = match step.until {
-                    None => true,
-                    Some((_, "gone")) => status == 404,
-                    Some((pointer, value)) => body.pointer(pointer).and_then(Value::as_str) == Some(value),
-                };
-                if done {
-                    break;
-                }
-                tokio::time::sleep(WAITING).await;
-                (status, headers, body) = self.send(&step).await;
-            }
-            if let Some((name, pointer)) = step.keep {
-                let kept = body.pointer(pointer).and_then(Value::as_str);
-                let kept = kept.unwrap_or_else(|| panic!("{}: no {pointer} in {body}", step.what));
-                self.words.insert(name.to_owned(), kept.to_owned());
-            }
-            let body = if step.closeness == Closeness::Shape { shape(&body) } else { blank(&body, &self.words) };
-            let answer =
-                json!({ "step": step.what, "status": status, "headers": chosen(&headers, &self.words), "body": body });
-            answers.push((step, answer));
-        }
-        answers
-    }
-}
-
-/// The headers that a client may look at.
-fn chosen(headers: &reqwest::header::HeaderMap, words: &BTreeMap<String, String>) -> Value {
-    let mut chosen = Map::new();
-    for name in
-        ["content-type", "openstack-api-version", "x-openstack-nova-api-version", "retry-after", "www-authenticate"]
-    {
-        if let Some(value) = headers.get(name).and_then(|value| value.to_str().ok()) {
-            // An answer without a body may call it what it likes.
-            let empty = headers.get("content-length").is_some_and(|length| length == "0");
-            if name != "content-type" || !empty {
-                let value = value.replace("; charset=UTF-8", "");
-                chosen.insert(name.to_owned(), blank(&Value::String(value), words));
-            }
-        }
-    }
-    for name in ["x-openstack-request-id", "date", "x-subject-token"] {
-        if headers.contains_key(name) {
-            chosen.insert(name.to_owned(), json!("present"));
-        }
-    }
-    Value::Object(chosen)
-}
-
-/// The same with everything blanked out that is never the same twice.
-fn blank(value: &Value, words: &BTreeMap<String, String>) -> Value {
-    match value {
-        Value::String(text) => Value::String(blank_text(text, words)),
-        Value::Array(items) => items.iter().map(|item| blank(item, words)).collect(),
-        Value::Object(fields) => {
-            fields.iter().map(|(key, value)| (key.clone(), blank(value, words))).collect::<Map<_, _>>().into()
-        }
-        other => other.clone(),
-    }
-}
-
-fn blank_text(text: &str, words: &BTreeMap<String, String>) -> String {
-    let mut text = text.to_owned();
-    for (name, value) in words {
-        if !matches!(name.as_str(), "user" | "password" | "project") {
-            text = text.replace(value, &format!("<{name}>"));
-        }
-    }
-    // Hosts, and the prefixes that the stand-in has instead of ports.
-    while let Some(start) = text.find("http://127.0.0.1:") {
-        let rest = &text[start + 7..];
-        let end = rest.find('/').unwrap_or(rest.len());
-        let path = &rest[end..];
-        let path = ["/volume/", "/compute/", "/identity/"]
-            .iter()
-            .find_map(|prefix| path.strip_prefix(prefix).map(|rest| format!("/{rest}")))
-            .unwrap_or_else(|| path.to_owned());
-        text = format!("{}<host>{path}", &text[..start]);
-    }
-    let is_time = |text: &str| text.len() > 18 && text.starts_with("20") && text.as_bytes()[10] == b'T';
-    if is_time(&text) {
-        return format!("<time of {} characters>", text.len());
-    }
-    // UUIDs and plain hexadecimal ids, wherever they are.
-    let mut blanked = String::new();
-    let mut word = String::new();
-    for character in text.chars().chain(std::iter::once('\0')) {
-        if character.is_ascii_hexdigit() || character == '-' {
-            word.push(character);
-            continue;
-        }
-        let hex = word.chars().filter(char::is_ascii_hexdigit).count();
-        blanked.push_str(if hex >= 32 { "<id>" } else { &word });
-        word.clear();
-        if character != '\0' {
-            blanked.push(character);
-        }
-    }
-    blanked.replace("req<id>", "<request>").replace("req-<id>", "<request>")
-}
-
-/// Which fields there are, and of which types; of a list, the first entry.
-fn shape(value: &Value) -> Value {
-    match value {
-        Value::String(_) => json!("text"),
-        Value::Number(_) => json!("number"),
-        Value::Bool(_) => json!("boolean"),
-        Value::Null => json!("null"),
-        Value::Array(items) => items.first().map(shape).into_iter().collect(),
-        Value::Object(fields) => {
-            // Metadata and quotas of types have keys of the cloud's own.
-            let fixed = |key: &&String| !key.contains("_loop") && !key.contains("_multi") && !key.contains("DEFAULT");
-            let own = |key: &str| matches!(key, "extra_specs" | "metadata" | "connection_info");
-            let shape = |key: &str, value: &Value| if own(key) { json!("map") } else { shape(value) };
-            fields
-                .iter()
-                .filter(|(key, _)| fixed(key))
-                .map(|(key, value)| (key.clone(), shape(key, value)))
-                .collect::<Map<_, _>>()
-                .into()
-        }
-    }
-}
-
-fn recorded() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/openstack_faults/real_answers.json")
-}
-
-#[tokio::test]
-#[ignore = "records the answers of a real cloud: needs FUXI_REAL_CLOUD"]
-async fn record_the_answers_of_a_real_cloud() {
-    let info = PathBuf::from(std::env::var("FUXI_REAL_CLOUD").expect("FUXI_REAL_CLOUD is the path of info.json"));
-    let known: Value = serde_json::from_str(&std::fs::read_to_string(&info).expect("info.json")).expect("JSON");
-    let slowly = |operations: &[&str]| {
-        operations.iter().map(|name| ((*name).to_owned(), json!({ "delay": 1.5 }))).collect::<Map<_, _>>()
-    };
-    let faults = info.with_file_name("faults");
-    let cinder = ["create_volume", "create_snapshot", "delete_volume", "delete_snapshot", "extend_volume", "backup"];
-    for (service, operations) in
-        [("cinder", cinder.as_slice()), ("nova", ["attach_volume", "detach_volume"].as_slice())]
-    {
-        let text = Value::Object(slowly(operations)).to_string();
-        std::fs::write(faults.join(service).with_extension("json"), text).expect("make the cloud slow");
-    }
-    let keystone = known["auth_url"].as_str().expect("Keystone's URL");
-    let mut target = Target::new(keystone, "other", "other", "other").await;
-    for name in ["server", "server2"] {
-        let body = json!({ "server": { "name": name, "flavorRef": "1", "networks": "none",
-            "imageRef": "00000000-0000-0000-0000-000000000001" } });
-        let made = step("a server", "POST", "N/servers", NOVA).body(body);
-        let (_, _, body) = target.send(&made).await;
-        let id = body["server"]["id"].as_str().expect("a server").to_owned();
-        target.words.insert(name.to_owned(), id);
-    }
-    for name in ["{server}", "{server2}"] {
-        let look = step("a server", "GET", &format!("N/servers/{name}"), NOVA);
-        while target.send(&look).await.2["server"]["status"] != "ACTIVE" {
-            tokio::time::sleep(WAITING).await;
-        }
-    }
-    let answers: Vec<Value> = target.answers().await.into_iter().map(|(_, answer)| answer).collect();
-    for name in ["{server}", "{server2}"] {
-        target.send(&step("remove a server", "DELETE", &format!("N/servers/{name}"), NOVA)).await;
-    }
-    let lines: Vec<String> = answers.iter().map(Value::to_string).collect();
-    for service in ["cinder.json", "nova.json"] {
-        std::fs::remove_file(faults.join(service)).expect("make the cloud fast again");
-    }
-    std::fs::write(recorded(), format!("[\n{}\n]\n", lines.join(",\n"))).expect("write the answers");
-}
-
-#[tokio::test]
-async fn the_stand_in_answers_as_the_real_services_do() {
-    let standin = Standin::start();
-    let slow = Pace::millis(300);
-    standin.cloud(|cloud| {
-        for pace in [
-            &mut cloud.paces.create,
-            &mut cloud.paces.delete,
-            &mut cloud.paces.snapshot,
-            &mut cloud.paces.backup,
-            &mut cloud.paces.extend,
-            &mut cloud.paces.attach,
-            &mut cloud.paces.detach,
-        ] {
-            *pace = slow;
-        }
-        cloud.nova_highest = (2, 104);
-    });
-    let mut target = Target::new(&standin.auth_url(), "csi", "correct horse", "demo").await;
-    let servers = standin.cloud(|cloud| [cloud.first_server(), cloud.add_server("node-2")]);
-    target.words.extend(["server", "server2"].map(str::to_owned).into_iter().zip(servers));
-    let real: Vec<Value> =
-        serde_json::from_str(&std::fs::read_to_string(recorded()).expect("the recorded answers")).expect("JSON");
-    let answers = target.answers().await;
-    assert_eq!(answers.len(), real.len(), "record the real answers again: the scenario has changed");
-    let mut differences = Vec::new();
-    for ((_, ours), real) in answers.iter().zip(&real) {
-        let step = real["step"].as_str().unwrap_or_default();
-        compare(ours, real, step, &mut differences);
-    }
-    assert!(differences.is_empty(), "{} differences:\n{}", differences.len(), differences.join("\n"));
-}
-
-/// Notes each part that differs, by its path.
-fn compare(ours: &Value, real: &Value, path: &str, differences: &mut Vec<String>) {
-    match (ours, real) {
-        (Value::Object(ours), Value::Object(real)) => {
-            for key in ours.keys().chain(real.keys().filter(|key| !ours.contains_key(*key))) {
-                let absent = json!("<absent>");
-                let [ours, real] = [ours, real].map(|fields| fields.get(key).unwrap_or(&absent));
-                compare(ours, real, &format!("{path}/{key}"), differences);
-            }
-        }
-        (Value::Array(ours), Value::Array(real)) if ours.len() == real.len() => {
-            for (index, (ours, real)) in ours.iter().zip(real).enumerate() {
-                compare(ours, real, &format!("{path}/{index}"), differences);
-            }
-        }
-        _ if ours != real => differences.push(format!("{path}: real {real}, ours {ours}")),
-        _ => {}
-    }
 }
