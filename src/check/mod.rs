@@ -23,13 +23,13 @@ async fn with(options: &Check, out: Box<dyn Write + Send>) -> u8 {
     let mut report = Report::new(out);
     let source = Source::new(options.files.cloud_config.clone(), options.cloud.cloud_name.clone());
     let mut read = None;
-    if options.role.has_controller() {
-        if let Some(config) = configuration(source.clone(), &mut report).await {
-            for cloud in config.clouds.iter() {
-                cloud::look(cloud, options, &config.block_storage, &mut report).await;
-            }
-            read = Some((config.block_storage, config.metadata));
+    if options.role.has_controller()
+        && let Some(config) = configuration(source.clone(), &mut report).await
+    {
+        for cloud in config.clouds.iter() {
+            cloud::look(cloud, options, &config.block_storage, &mut report).await;
         }
+        read = Some((config.block_storage, config.metadata));
     }
     if options.role.has_node() {
         let of_node = match read {

@@ -540,7 +540,7 @@ mod tests {
         assert_eq!(provider.delete_volume(&call(), &source).await.unwrap_err().kind(), Kind::WrongState);
         let filter = SnapshotFilter { id: None, source: Some(source.clone()) };
         let listed = Snapshots::snapshots(&provider, &call(), &filter, &PageRequest::default()).await.unwrap();
-        assert_eq!(listed.items, [snapshot.clone()]);
+        assert_eq!(listed.items, std::slice::from_ref(&snapshot));
         provider.delete_snapshot(&call(), &snapshot.id).await.unwrap();
         provider.delete_volume(&call(), &source).await.unwrap();
     }

@@ -286,17 +286,11 @@ impl Ask<'_> {
 fn controller_rpc(
     capability: &proto::ControllerServiceCapability,
 ) -> Option<proto::controller_service_capability::rpc::Type> {
-    match &capability.r#type {
-        Some(proto::controller_service_capability::Type::Rpc(rpc)) => Some(rpc.r#type()),
-        None => None,
-    }
+    capability.r#type.as_ref().map(|proto::controller_service_capability::Type::Rpc(rpc)| rpc.r#type())
 }
 
 fn node_rpc(capability: &proto::NodeServiceCapability) -> Option<NodeRpc> {
-    match &capability.r#type {
-        Some(proto::node_service_capability::Type::Rpc(rpc)) => Some(rpc.r#type()),
-        None => None,
-    }
+    capability.r#type.as_ref().map(|proto::node_service_capability::Type::Rpc(rpc)| rpc.r#type())
 }
 
 /// Connects to a Unix socket; a connection that breaks is made again with the next RPC.

@@ -126,11 +126,10 @@ impl Ledger {
     /// Notes the id that the driver gave a volume or snapshot.
     pub(super) fn identify(&self, entry: Entry, name: &str) {
         let mut state = self.lock();
-        if let Some((_, _, object)) = state.entries.iter_mut().find(|(number, _, _)| *number == entry) {
-            match object {
-                Object::Volume { id, .. } | Object::Snapshot { id, .. } => *id = Some(name.to_owned()),
-                _ => {}
-            }
+        if let Some((_, _, Object::Volume { id, .. } | Object::Snapshot { id, .. })) =
+            state.entries.iter_mut().find(|(number, _, _)| *number == entry)
+        {
+            *id = Some(name.to_owned());
         }
     }
 

@@ -73,7 +73,7 @@ impl Machine {
         let context = format!("{doing} {}", view.path.display());
         let view = view.clone();
         let task = tokio::task::spawn_blocking(move || {
-            is_published(&view).map_err(|reason| Error::wrong_state(reason))?;
+            is_published(&view).map_err(Error::wrong_state)?;
             work(&view).map_err(|error| Error::internal("it failed").because(error))
         });
         match tokio::time::timeout(self.limit, task).await {

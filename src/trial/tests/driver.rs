@@ -183,10 +183,10 @@ impl FakeDriver {
         let mut state = self.state.lock().unwrap();
         let number = state.rpcs;
         state.rpcs += 1;
-        if let Some((at, token)) = &state.signal {
-            if *at == number {
-                token.cancel();
-            }
+        if let Some((at, token)) = &state.signal
+            && *at == number
+        {
+            token.cancel();
         }
         let fault = state.faults.iter_mut().find(|fault| fault.at <= number && fault.times > 0);
         let fault = fault.map(|fault| {
