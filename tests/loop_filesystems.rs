@@ -12,12 +12,12 @@ use fuxi_csi::exec::SystemExec;
 use fuxi_csi::model::{AccessMode, Bytes, Capability, Severity};
 use fuxi_csi::node::filesystem::btrfs::Btrfs;
 use fuxi_csi::node::filesystem::{Filesystem, Tools};
-use loop_machine::{Disk, MIB, Machine, call, digest, mounted, mounted_with, must, raw, run};
+use loop_machine::{Disk, MIB, Machine, call, digest, mounted, mounted_with, must, raw, run, unmount};
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const SIZE: u64 = 512 * MIB;
 const FILESYSTEMS: [&str; 4] = ["ext4", "ext3", "xfs", "btrfs"];
@@ -446,7 +446,7 @@ async fn loop_a_lost_mount_and_a_lost_device_are_reported() {
     let error = machine.node.health(&call(), &disk.id, None, None).await.unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
     machine.stage(&disk, mounted("ext4")).await.unwrap();
-    must("umount", &[machine.staging_path(&disk).to_str().unwrap()]);
+    unmount(&machine.staging_path(&disk));
     let reasons = |problems: Vec<fuxi_csi::model::Health>| -> Vec<_> {
         problems.into_iter().map(|problem| problem.reason).collect()
     };
@@ -465,7 +465,7 @@ async fn loop_after_a_reboot_a_volume_is_staged_again_as_another_device() {
     let disk = machine.disk(1, SIZE);
     machine.stage(&disk, mounted("btrfs")).await.unwrap();
     fs::write(machine.staging_path(&disk).join("file"), "kept").unwrap();
-    must("umount", &[machine.staging_path(&disk).to_str().unwrap()]);
+    unmount(&machine.staging_path(&disk));
     let other = machine.disk(2, SIZE);
     let disk = machine.reattach(1, &disk);
     machine.restart();
@@ -489,10 +489,7 @@ async fn loop_a_driver_killed_at_any_moment_of_staging_goes_on_where_it_was() {
             let killed =
                 tokio::time::timeout(Duration::from_millis(delay), machine.stage(&disk, mounted(fstype))).await;
             machine.restart();
-            // What runs on a thread of its own goes on in this process, unlike in a crash: it has to end first.
-            tokio::time::sleep(Duration::from_millis(30)).await;
-            machine
-                .stage(&disk, mounted(fstype))
+            stage_when_idle(&machine, &disk, fstype)
                 .await
                 .unwrap_or_else(|error| panic!("{fstype}, killed after {delay} ms ({killed:?}): {error}"));
             let staging_path = machine.staging_path(&disk);
@@ -502,6 +499,20 @@ async fn loop_a_driver_killed_at_any_moment_of_staging_goes_on_where_it_was() {
             assert_eq!(machine.leftovers(), Vec::<std::path::PathBuf>::new(), "{fstype} {delay}");
             machine.detach(&disk);
             fs::remove_file(&disk.image).unwrap();
+        }
+    }
+}
+
+/// Stages, again while the device is busy: what runs on a thread of its own, a mount, goes on in this process, unlike in
+/// a crash.
+async fn stage_when_idle(machine: &Machine, disk: &Disk, fstype: &str) -> fuxi_csi::error::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        match machine.stage(disk, mounted(fstype)).await {
+            Err(error) if error.kind() == Kind::Busy && Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            result => return result.map(drop),
         }
     }
 }

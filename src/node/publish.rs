@@ -9,7 +9,7 @@ use super::record::{Record, digest, file_name};
 use super::{Node, PublishRequest};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
-use crate::model::{AccessKind, VolumeId};
+use crate::model::{AccessKind, AccessMode, VolumeId};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -96,6 +96,8 @@ impl Publication<'_> {
                 return Ok(());
             }
         }
+        let same = table.entries().iter().filter(|entry| entry.device == staged.device && entry.root == staged.root);
+        self.refuse_second_writer(same.map(|entry| entry.mount_point.as_path()), staging_path)?;
         let inherited = flags_of(staged)?;
         let mut flags = inherited | options.mount_flags();
         flags.set(MountFlags::RDONLY, read_only || staged.is_read_only());
@@ -136,6 +138,10 @@ impl Publication<'_> {
                 return Ok(());
             }
         }
+        if self.request.capability.mode == AccessMode::SingleNodeSingleWriter {
+            let shown = self.node.places_of_device_node(self.call, table, &device).await?;
+            self.refuse_second_writer(shown.iter().map(PathBuf::as_path), &self.request.staging_path)?;
+        }
         let made = place::make(self.call, &self.target, Shape::File).await?;
         let shown = if read_only {
             self.show_with(&device.path, Shape::File, MountFlags::RDONLY).await
@@ -143,6 +149,25 @@ impl Publication<'_> {
             self.node.parts.mounter.bind(self.call, &device.path, &self.target).await
         };
         self.or_undo(shown, made).await
+    }
+
+    /// One workload is promised to be the only one (CSI `SINGLE_NODE_SINGLE_WRITER`): not if the volume is shown at
+    /// another place than this target, where it is staged, and where publications are made.
+    fn refuse_second_writer<'p>(&self, places: impl Iterator<Item = &'p Path>, staging_path: &Path) -> Result<()> {
+        if self.request.capability.mode != AccessMode::SingleNodeSingleWriter {
+            return Ok(());
+        }
+        let rehearsals = rehearsals(self.node);
+        let mut others = places
+            .filter(|place| *place != self.target && *place != staging_path && !place.starts_with(&rehearsals))
+            .map(|place| place.display().to_string());
+        match others.next() {
+            None => Ok(()),
+            Some(other) => Err(Error::wrong_state(format!(
+                "it is published at {other}, and its access mode SINGLE_NODE_SINGLE_WRITER allows one place only: \
+                 unpublish it there first"
+            ))),
+        }
     }
 
     /// Whether the mount found on the target is the publication that was asked for. A dead one is cleared away.
@@ -255,5 +280,9 @@ fn flags_of(entry: &MountEntry) -> Result<MountFlags> {
 /// Where flags are set before the volume is shown at a target.
 fn rehearsal_of(node: &Node, volume: &VolumeId, target: &Path) -> PathBuf {
     let name = format!("{}-{:016x}", file_name(volume.as_str()), digest(target.as_os_str().as_bytes()));
-    node.parts.plugin_dir.join("publishing").join(name)
+    rehearsals(node).join(name)
+}
+
+fn rehearsals(node: &Node) -> PathBuf {
+    node.parts.plugin_dir.join("publishing")
 }

@@ -562,12 +562,9 @@ async fn refuse_if_mounted(node: &Node, call: &Call, volume: &VolumeId, device: 
         // The disk is gone, and its number may be another's.
         return Ok(());
     }
-    let mut places: Vec<_> = table.of(device.number).map(|entry| entry.mount_point.display().to_string()).collect();
-    for entry in table.entries().iter().filter(|entry| entry.root.file_name() == device.path.file_name()) {
-        if node.parts.mounter.block_device(call, &entry.mount_point).await? == Some(device.number) {
-            places.push(entry.mount_point.display().to_string());
-        }
-    }
+    let mounts = table.of(device.number).map(|entry| entry.mount_point.clone());
+    let shown = node.places_of_device_node(call, &table, device).await?;
+    let places: Vec<_> = mounts.chain(shown).map(|place| place.display().to_string()).collect();
     if places.is_empty() {
         Ok(())
     } else {

@@ -23,6 +23,7 @@ use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 pub(crate) const MIB: u64 = 1 << 20;
@@ -278,6 +279,20 @@ pub(crate) fn must(program: &str, arguments: &[&str]) -> String {
     let (is_good, stdout, stderr) = run(program, arguments);
     assert!(is_good, "{program} {arguments:?}: {stderr}");
     stdout
+}
+
+/// Unmounts behind the driver's back. A program that a test beside this one starts holds, for a moment between fork and
+/// exec, every file that is open in this process: that is waited out.
+pub(crate) fn unmount(path: &Path) {
+    for _ in 0..100 {
+        let (is_done, _, stderr) = run("umount", &[path.to_str().unwrap()]);
+        if is_done {
+            return;
+        }
+        assert!(stderr.contains("busy"), "umount {}: {stderr}", path.display());
+        thread::sleep(Duration::from_millis(20));
+    }
+    panic!("{} stays busy", path.display());
 }
 
 /// What tells one content of a file from another: its size, and a hash of all blocks that are not zero. Holes are jumped.

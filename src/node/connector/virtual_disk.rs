@@ -386,11 +386,11 @@ mod tests {
     #[tokio::test]
     async fn a_link_by_id_is_the_identity_of_a_disk_without_a_serial_only() {
         let root = tempfile::tempdir().unwrap();
-        let disk = fake::add_disk(root.path(), "loop3", 3, GIB, None);
-        symlink("../../loop3", root.path().join("dev/disk/by-id").join(format!("virtio-{}", &ID[..20]))).unwrap();
+        let disk = fake::add_disk(root.path(), "vdb", 16, GIB, None);
+        symlink("../../vdb", root.path().join("dev/disk/by-id").join(format!("virtio-{}", &ID[..20]))).unwrap();
         assert_eq!(connect(root.path()).await.unwrap(), disk);
 
-        fake::add_disk(root.path(), "loop3", 3, GIB, Some("somebody-else's"));
+        fake::add_disk(root.path(), "vdb", 16, GIB, Some("somebody-else's"));
         let error = connect(root.path()).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Unavailable, "a stale link is not followed");
         assert!(error.to_string().contains("somebody-else's"), "{error}");

@@ -2,8 +2,9 @@
 
 use super::world::{SIZE, World, call, mounted, raw, volume};
 use crate::error::Kind;
-use crate::node::Usage;
+use crate::model::{AccessMode, Capability};
 use crate::node::mount::{Mounter, Pulse};
+use crate::node::{PublishRequest, Usage};
 use std::fs;
 
 #[tokio::test]
@@ -33,6 +34,26 @@ async fn publishing_in_another_way_is_a_conflict() {
         world.publish(read_only).await.unwrap();
         assert_eq!(world.publish(!read_only).await.unwrap_err().kind(), Kind::Conflict);
         assert_eq!(world.mounts_at(&world.target_path())[0].is_read_only(), read_only, "and leaves what is there");
+    }
+}
+
+#[tokio::test]
+async fn a_single_writer_gets_no_second_place() {
+    for kind in [mounted(), raw()] {
+        let world = World::new();
+        let single = Capability { mode: AccessMode::SingleNodeSingleWriter, ..kind };
+        world.node.stage(&call(), &world.stage_request(single.clone())).await.unwrap();
+        let first = world.publish_request(single, false);
+        let second = PublishRequest { target_path: world.root().join("pods/other"), ..first.clone() };
+        for _ in 0..2 {
+            world.node.publish(&call(), &first).await.unwrap();
+            let error = world.node.publish(&call(), &second).await.unwrap_err();
+            assert_eq!(error.kind(), Kind::WrongState, "{error}");
+            assert!(error.to_string().contains(first.target_path.to_str().unwrap()), "{error}");
+            assert!(!second.target_path.exists());
+        }
+        world.unpublish().await.unwrap();
+        world.node.publish(&call(), &second).await.unwrap();
     }
 }
 
