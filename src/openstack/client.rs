@@ -311,7 +311,8 @@ impl Client {
         format!("{} {method} {}", self.0.service.name(), route.path())
     }
 
-    /// Sends until there is an answer that counts.
+    /// Sends until there is an answer that counts. Thousands may wait at the gate, so what only those need who are through
+    /// it is boxed then.
     async fn persist(&self, call: &Call, make: impl Fn(&Login) -> Result<Request>) -> Result<Answer> {
         let mut spent = None;
         let mut attempts = 0;
@@ -391,7 +392,7 @@ impl Client {
     async fn exchange(&self, call: &Call, login: &Arc<Login>, request: Request) -> Result<Answer, Failure> {
         if request.method == Method::GET {
             let time = READ_TIME.min(call.remaining());
-            let sent = call.bound("wait for an answer", self.transmit(call, login, request, time)).await;
+            let sent = call.bound("wait for an answer", Box::pin(self.transmit(call, login, request, time))).await;
             return match sent {
                 Ok(Err(failure)) if call.is_over() => {
                     Err(Failure::Over(call.check("wait for an answer").err().unwrap_or_else(|| failure.into_error())))
@@ -485,7 +486,7 @@ impl Client {
         }
         let login = self.0.session.login(call, None).await?;
         let (_, has_project) = self.version_root(&login.grant.endpoint(self.0.service, &login.cloud)?);
-        if has_project { Ok(()) } else { self.highest(call).await.map(drop) }
+        if has_project { Ok(()) } else { Box::pin(self.highest(call)).await.map(drop) }
     }
 
     /// The URL up to and with the API version, ending in a slash, and whether a project id follows it.
