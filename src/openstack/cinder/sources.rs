@@ -13,9 +13,9 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// How much further back than asked a look at changes reaches: stamps have whole seconds, and a change becomes visible a
-/// little after its stamp.
-const OVERLAP: Duration = Duration::from_millis(1250);
+/// How much further back than asked a look at changes reaches: a change becomes visible a little after its stamp. (Stamps
+/// may have whole seconds only; so has the time in the filter.)
+const OVERLAP: Duration = Duration::from_millis(250);
 
 /// How much further back one reaches from time to time: the clocks of the services' hosts differ a little.
 const WIDE_OVERLAP: Duration = Duration::from_secs(10);
