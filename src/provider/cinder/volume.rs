@@ -353,13 +353,15 @@ impl CinderProvider {
 /// Whether a volume used like that must allow several servers.
 ///
 /// # Errors
-/// `InvalidArgument`: a file system that several nodes mount would be destroyed.
+/// `InvalidArgument`: a file system that several nodes write to would be destroyed.
 pub(super) fn needs_sharing(capability: &Capability) -> Result<bool> {
     if !capability.mode.is_multi_node() {
         return Ok(false);
     }
     match capability.kind {
         AccessKind::Block => Ok(true),
+        // Readers do no harm; on a type that allows one server only, the second node is told so when it attaches.
+        AccessKind::Mount { .. } if capability.mode.is_read_only() => Ok(false),
         AccessKind::Mount { .. } => Err(Error::invalid(format!(
             "access mode {:?} with a mounted file system: a Cinder volume holds a file system for one node only; use \
              volumeMode Block on a multi-attach volume type, or a Manila share",
@@ -442,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn mounted_file_systems_are_for_one_node() {
+    fn mounted_file_systems_have_one_writer() {
         let mount = AccessKind::Mount { fstype: None, options: Vec::new(), group: None };
         for (mode, kind, shared) in [
             (AccessMode::SingleNodeWriter, mount.clone(), Ok(false)),
@@ -451,7 +453,8 @@ mod tests {
             (AccessMode::MultiNodeMultiWriter, AccessKind::Block, Ok(true)),
             (AccessMode::MultiNodeReaderOnly, AccessKind::Block, Ok(true)),
             (AccessMode::MultiNodeMultiWriter, mount.clone(), Err(Kind::InvalidArgument)),
-            (AccessMode::MultiNodeReaderOnly, mount, Err(Kind::InvalidArgument)),
+            (AccessMode::MultiNodeSingleWriter, mount.clone(), Err(Kind::InvalidArgument)),
+            (AccessMode::MultiNodeReaderOnly, mount, Ok(false)),
         ] {
             let needed = needs_sharing(&Capability { mode, kind }).map_err(|error| error.kind());
             assert_eq!(needed, shared, "{mode:?}");
