@@ -93,6 +93,10 @@ class Case:
     def node_of(self, name):
         return self.get("Pod", name)["spec"].get("nodeName")
 
+    def node_of_or_none(self, name):
+        pod = self.get("Pod", name)
+        return pod and pod["spec"].get("nodeName")
+
     def sh(self, pod, script, check=True):
         return self.cluster.kubectl("-n", self.name, "exec", pod, "--", "sh", "-c", script, check=check).strip()
 

@@ -40,15 +40,22 @@ def as_pods_see(url):
     return urllib.parse.urlunsplit(parts._replace(netloc="%s:%d" % (GATEWAY, parts.port)))
 
 
-def cloud_conf(cloud, **changes):
-    """cloud.conf for the controller's pods; the catalogue's addresses are of no use to them."""
-    urls = Api(cloud.info["auth_url"], app_id=cloud.info["app_cred_id"], app_secret=cloud.info["app_cred_secret"]).urls
+def give_credential(cluster, cloud):
+    """The Secret of the controller, with a credential of its own. The catalogue's addresses are of no use to its pods."""
+    credential, its_secret = cloud.credential()
+    urls = Api(cloud.info["auth_url"], app_id=credential, app_secret=its_secret).urls
     values = {"auth-url": as_pods_see(cloud.info["auth_url"]), "region": cloud.info["region"],
-              "application-credential-id": cloud.info["app_cred_id"],
-              "application-credential-secret": cloud.info["app_cred_secret"],
+              "application-credential-id": credential, "application-credential-secret": its_secret,
               "block-storage-endpoint-override": as_pods_see(urls["block-storage"]),
-              "compute-endpoint-override": as_pods_see(urls["compute"]), **changes}
-    return "[Global]\n" + "".join("%s = %s\n" % pair for pair in values.items())
+              "compute-endpoint-override": as_pods_see(urls["compute"])}
+    text = "[Global]\n" + "".join("%s = %s\n" % pair for pair in values.items())
+    cluster.apply(secret("cloud-config", **{"cloud.conf": text}))
+
+
+def credential_in_use(cluster):
+    """The id of the application credential in that Secret."""
+    data = cluster.get("Secret", "cloud-config", NAMESPACE)["data"]["cloud.conf"]
+    return base64.b64decode(data).decode().split("application-credential-id = ")[1].split("\n")[0]
 
 
 def secret(name, **files):
@@ -69,7 +76,7 @@ def install(cluster, cloud, overlay="overlays/overcloud"):
     until("the snapshot API is there", lambda: has_snapshots(cluster), 30)
     cluster.kubectl("apply", *(word for name in sorted(os.listdir(snapshots)) if not name.startswith("kust")
                                for word in ("-f", os.path.join(snapshots, name))))
-    cluster.apply(secret("cloud-config", **{"cloud.conf": cloud_conf(cloud)}))
+    give_credential(cluster, cloud)
     cluster.kubectl("apply", "-f", "-", data=manifests)
     wait_ready(cluster)
 

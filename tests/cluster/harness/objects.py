@@ -19,7 +19,7 @@ def storage_class(name, provisioner=DRIVER, binding="WaitForFirstConsumer", recl
     return {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": meta(name), "provisioner": provisioner,
             "volumeBindingMode": binding, "allowVolumeExpansion": True, "reclaimPolicy": reclaim,
             "mountOptions": list(mount_options),
-            "parameters": {key.replace("__", "/"): value for key, value in parameters.items()}}
+            "parameters": parameters}
 
 
 def snapshot_class(name, driver=DRIVER, **parameters):

@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import secrets
 import subprocess
 
 from .cluster import PROJECT, HOME
@@ -21,6 +22,17 @@ class Cloud:
                                               stdout=subprocess.PIPE).stdout)
         self.api = Api(self.info["auth_url"], user="demo")
         self.admin = Api(self.info["auth_url"], user="admin")
+
+    def credential(self):
+        """A new application credential of project demo: its id and secret."""
+        made = self.api("POST", "identity", "/users/%s/application_credentials" % self.info["demo_user_id"], {
+            "application_credential": {"name": "cluster-" + secrets.token_hex(4), "secret": secrets.token_hex(16),
+                                       "roles": [{"name": "member"}]}})["application_credential"]
+        return made["id"], made["secret"]
+
+    def revoke(self, credential):
+        """Its tokens end with it."""
+        self.api("DELETE", "identity", "/users/%s/application_credentials/%s" % (self.info["demo_user_id"], credential))
 
     def list(self, kind):
         path = "/attachments" if kind == "attachments" else "/%s/detail" % kind

@@ -1,0 +1,112 @@
+"""What users see when something is wrong: the events name the cause and the way out."""
+
+import time
+
+from harness import deployment, objects
+from harness.cluster import until
+from harness.scenario import scenario
+
+
+def told(case, name, *words, seconds=60):
+    """Wait for a warning of that object that says all these words."""
+    def look():
+        return next((e for e in case.events(name) if all(w.lower() in e.lower() for w in words)), None)
+    try:
+        return until("an event of %s says %s" % (name, ", ".join(words)), look, seconds)
+    except TimeoutError as error:
+        raise TimeoutError("%s; it says:\n%s" % (error, "\n".join(case.events(name)))) from None
+
+
+def ask(case, claim="data", **options):
+    """A claim with a pod that wants it."""
+    case.claim(claim, **options)
+    case.pod("user", claim, wait=False, block=options.get("mode") == "Block")
+
+
+@scenario("a class with a wrong parameter: the event names it and the right one")
+def wrong_parameter(case):
+    case.apply(objects.storage_class("slip", tpye="loop"))
+    ask(case, storage_class="slip")
+    told(case, "data", "tpye", "type")
+
+
+@scenario("a class with a volume type that is not there: the event names it")
+def wrong_type(case):
+    case.apply(objects.storage_class("typo", type="no-such-type"))
+    ask(case, storage_class="typo")
+    told(case, "data", "no-such-type")
+
+
+@scenario("a zone that does not exist: the event names it")
+def wrong_zone(case):
+    case.apply(objects.storage_class("nowhere", availability="no-such-zone"))
+    ask(case, storage_class="nowhere")
+    told(case, "data", "no-such-zone")
+
+
+@scenario("a file system shared by writers on several nodes: refused with what to use instead")
+def shared_file_system(case):
+    ask(case, access="ReadWriteMany")
+    told(case, "data", "raw block", "multiattach")
+
+
+@scenario("a file system that the driver does not know: the event names those that it knows")
+def wrong_file_system(case):
+    case.apply(objects.storage_class("odd", **{"csi.storage.k8s.io/fstype": "fat12"}))
+    ask(case, storage_class="odd")
+    until("an event names them", lambda: any("fat12" in e and "ext4" in e for e in case.events()), 60)
+
+
+@scenario("a class whose secret is missing: the event names it; it comes, and the volume is made")
+def missing_secret(case):
+    case.cluster.kubectl("apply", "-f", "-", data=case.cluster.kubectl(
+        "kustomize", deployment.DEPLOY + "/components/class-secrets"))
+    try:
+        case.apply(objects.storage_class("secretive", **{
+            "csi.storage.k8s.io/provisioner-secret-name": "cloud-of-data",
+            "csi.storage.k8s.io/provisioner-secret-namespace": case.name}))
+        ask(case, storage_class="secretive")
+        told(case, "data", "cloud-of-data", "not found")
+        case.cluster.apply({"apiVersion": "v1", "kind": "Secret", "metadata": objects.meta("cloud-of-data", case.name),
+                            "stringData": {"cloud": ""}})
+        case.running("user")
+        # the deletion needs the secret too, so the namespace must not take it along first
+        case.delete("Pod", "user")
+        case.delete("PersistentVolumeClaim", "data")
+        until("the volume is gone", lambda: not case.cloud.list("volumes"))
+    finally:
+        case.cluster.kubectl("delete", "-k", deployment.DEPLOY + "/components/class-secrets")
+
+
+@scenario("a full quota: the event says so; there is room again, and the volume is made")
+def full_quota(case):
+    path = "/os-quota-sets/" + case.cloud.info["demo_project_id"]
+
+    def limit(volumes):
+        case.cloud.admin("PUT", "volume", path, {"quota_set": {"volumes": volumes}})
+    limit(0)
+    try:
+        ask(case)
+        told(case, "data", "quota")
+    finally:
+        limit(-1)
+    case.running("user")
+
+
+@scenario("a credential that is revoked: the event says so; a new one, and no pod is restarted")
+def revoked_credential(case):
+    def names():
+        return sorted((p["metadata"]["name"], c["restartCount"]) for p in deployment.pods(case.cluster, deployment.CONTROLLER)
+                      for c in p["status"]["containerStatuses"])
+    before = names()
+    case.cloud.revoke(deployment.credential_in_use(case.cluster))
+    try:
+        # Keystone's cache forgets the token within seconds; what is asked before that still works
+        time.sleep(1)
+        ask(case)
+        told(case, "data", "credential")
+    finally:
+        deployment.give_credential(case.cluster, case.cloud)
+    # the kubelet brings a changed Secret to the pod within a minute or two
+    case.running("user", 240)
+    assert names() == before, (before, names())

@@ -1,0 +1,1 @@
+"""The driver in the place of cinder-csi."""
