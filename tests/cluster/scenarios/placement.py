@@ -8,8 +8,8 @@ from harness.scenario import scenario
 @scenario("a volume is made in the zone of its pod, and later pods go there")
 def topology(case):
     node = "node3"
-    case.cluster.command("add-node", node, "az2")
     try:
+        case.cluster.command("add-node", node, "az2")
         until("the driver is registered there",
               lambda: any(d["name"] == case.driver for d in (
                   (case.cluster.get("CSINode", node) or {"spec": {}})["spec"].get("drivers") or ())), 90)
