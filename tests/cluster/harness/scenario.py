@@ -9,6 +9,7 @@ from .case import Case
 from .cluster import Cluster
 from .deployment import driver_name
 from .truth import Cloud, leftovers
+from rig.terminal import end_in_order
 
 SCENARIOS = []
 
@@ -62,6 +63,7 @@ def main(words):
         for title, function in chosen:
             print("%-40s %s" % (function.__name__, title))
         return 0
+    end_in_order()
     cluster, cloud = Cluster(), Cloud()
     results = [run(title, function, cluster, cloud) for title, function in chosen]
     if not options.names:
