@@ -40,22 +40,16 @@ def as_pods_see(url):
     return urllib.parse.urlunsplit(parts._replace(netloc="%s:%d" % (GATEWAY, parts.port)))
 
 
-def give_credential(cluster, cloud):
+def give_credential(cluster, cloud, wrong=False):
     """The Secret of the controller, with a credential of its own. The catalogue's addresses are of no use to its pods."""
     credential, its_secret = cloud.credential()
     urls = Api(cloud.info["auth_url"], app_id=credential, app_secret=its_secret).urls
     values = {"auth-url": as_pods_see(cloud.info["auth_url"]), "region": cloud.info["region"],
-              "application-credential-id": credential, "application-credential-secret": its_secret,
+              "application-credential-id": credential, "application-credential-secret": "wrong" if wrong else its_secret,
               "block-storage-endpoint-override": as_pods_see(urls["block-storage"]),
               "compute-endpoint-override": as_pods_see(urls["compute"])}
     text = "[Global]\n" + "".join("%s = %s\n" % pair for pair in values.items())
     cluster.apply(secret("cloud-config", **{"cloud.conf": text}))
-
-
-def credential_in_use(cluster):
-    """The id of the application credential in that Secret."""
-    data = cluster.get("Secret", "cloud-config", NAMESPACE)["data"]["cloud.conf"]
-    return base64.b64decode(data).decode().split("application-credential-id = ")[1].split("\n")[0]
 
 
 def secret(name, **files):
@@ -125,10 +119,16 @@ def registration(cluster, node, name):
     return next((d for d in (found or {"spec": {}})["spec"].get("drivers") or () if d["name"] == name), None)
 
 
-def restart(cluster, kind, name):
-    """Kill the pods of a Deployment or DaemonSet at once; does not wait for new ones."""
+def restart(cluster, name):
+    """Kill the pods of the controller or the nodes at once; does not wait for new ones."""
     for pod in pods(cluster, name):
         cluster.delete("Pod", pod["metadata"]["name"], NAMESPACE, gracePeriodSeconds=0)
+
+
+def reloads(cluster):
+    """How often each controller has read a changed configuration."""
+    return [cluster.kubectl("-n", NAMESPACE, "logs", pod["metadata"]["name"], "-c", "fuxi-csi").count("was read again")
+            for pod in pods(cluster, CONTROLLER)]
 
 
 def logs(cluster, name, lines=40):

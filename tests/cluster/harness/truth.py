@@ -30,10 +30,6 @@ class Cloud:
                                        "roles": [{"name": "member"}]}})["application_credential"]
         return made["id"], made["secret"]
 
-    def revoke(self, credential):
-        """Its tokens end with it."""
-        self.api("DELETE", "identity", "/users/%s/application_credentials/%s" % (self.info["demo_user_id"], credential))
-
     def list(self, kind):
         path = "/attachments" if kind == "attachments" else "/%s/detail" % kind
         return self.api("GET", "volume", path)[kind]

@@ -1,7 +1,5 @@
 """What users see when something is wrong: the events name the cause and the way out."""
 
-import time
-
 from harness import deployment, objects
 from harness.cluster import until
 from harness.scenario import scenario
@@ -93,20 +91,56 @@ def full_quota(case):
     case.running("user")
 
 
-@scenario("a credential that is revoked: the event says so; a new one, and no pod is restarted")
-def revoked_credential(case):
+@scenario("a credential that is wrong: the event says so; a right one, and no pod is restarted")
+def wrong_credential(case):
     def names():
         return sorted((p["metadata"]["name"], c["restartCount"]) for p in deployment.pods(case.cluster, deployment.CONTROLLER)
                       for c in p["status"]["containerStatuses"])
-    before = names()
-    case.cloud.revoke(deployment.credential_in_use(case.cluster))
+    before, reads = names(), deployment.reloads(case.cluster)
+
+    def read_again(times):
+        return all(now >= then + times for now, then in zip(deployment.reloads(case.cluster), reads, strict=True))
+    # the kubelet brings a changed Secret to the pods within a minute or two
+    deployment.give_credential(case.cluster, case.cloud, wrong=True)
     try:
-        # Keystone's cache forgets the token within seconds; what is asked before that still works
-        time.sleep(1)
+        until("the controllers have read the wrong one", lambda: read_again(1), 180)
         ask(case)
         told(case, "data", "credential")
     finally:
         deployment.give_credential(case.cluster, case.cloud)
-    # the kubelet brings a changed Secret to the pod within a minute or two
-    case.running("user", 240)
+        until("the controllers have read the right one", lambda: read_again(2), 180)
+    case.running("user")
     assert names() == before, (before, names())
+
+
+@scenario("a credential that is wrong from the start: the pod says why it ended")
+def wrong_from_the_start(case):
+    deployment.give_credential(case.cluster, case.cloud, wrong=True)
+    try:
+        deployment.restart(case.cluster, deployment.CONTROLLER)
+
+        def reasons():
+            return [(c.get("lastState", {}).get("terminated") or c["state"].get("terminated") or {}).get("message", "")
+                    for p in deployment.pods(case.cluster, deployment.CONTROLLER)
+                    for c in p["status"].get("containerStatuses", ()) if c["name"] == "fuxi-csi"]
+        until("the pods say that the cloud refuses the credential",
+              lambda: len(reasons()) == 2 and all("credential" in text for text in reasons()), 60)
+    finally:
+        deployment.give_credential(case.cluster, case.cloud)
+        deployment.restart(case.cluster, deployment.CONTROLLER)
+        deployment.wait_ready(case.cluster)
+    case.claim("data")
+    case.pod("user", "data")
+
+
+@scenario("without its Secret the controller's pod names what it waits for, and starts when it comes")
+def no_secret(case):
+    case.cluster.delete("Secret", "cloud-config", deployment.NAMESPACE)
+    try:
+        deployment.restart(case.cluster, deployment.CONTROLLER)
+        until("an event names the Secret", lambda: any(
+            'secret "cloud-config" not found' in e["message"] for e in case.cluster.list("Event", deployment.NAMESPACE)), 60)
+    finally:
+        deployment.give_credential(case.cluster, case.cloud)
+    # the kubelet looks again after up to two minutes
+    deployment.wait_ready(case.cluster, 240)

@@ -24,7 +24,7 @@ def node_plugin_while_used(case):
     case.claim("data")
     case.pod("user", "data", node="node1")
     case.sh("user", "echo before >/v/file")
-    deployment.restart(case.cluster, "DaemonSet", NODE)
+    deployment.restart(case.cluster, NODE)
     case.sh("user", "echo during >>/v/file; sync")
     deployment.wait_ready(case.cluster)
     assert case.sh("user", "cat /v/file") == "before\nduring"
@@ -38,7 +38,7 @@ def node_plugin_while_staging(case):
     crowd(case, 10)
     for _ in range(4):
         time.sleep(1.5)
-        deployment.restart(case.cluster, "DaemonSet", NODE)
+        deployment.restart(case.cluster, NODE)
         deployment.wait_ready(case.cluster)
     all_run(case, 10)
 
@@ -48,7 +48,7 @@ def controller_while_making(case):
     crowd(case, 20)
     for _ in range(4):
         time.sleep(1.5)
-        deployment.restart(case.cluster, "Deployment", CONTROLLER)
+        deployment.restart(case.cluster, CONTROLLER)
         deployment.wait_ready(case.cluster)
     all_run(case, 20)
     assert len(case.cloud.list("volumes")) == 20, "volumes without a claim"
