@@ -52,6 +52,21 @@ def give_credential(cluster, cloud, wrong=False):
     cluster.apply(secret("cloud-config", **{"cloud.conf": text}))
 
 
+def credential_in_use(cluster):
+    """The id of the application credential in that Secret."""
+    data = cluster.get("Secret", "cloud-config", NAMESPACE)["data"]["cloud.conf"]
+    return base64.b64decode(data).decode().split("application-credential-id = ")[1].split("\n")[0]
+
+
+def secrets_in_pods(cluster):
+    """What the controllers read as their cloud.conf."""
+    for pod in pods(cluster, CONTROLLER):
+        path = "/proc/%d/root/var/lib/kubelet/pods/%s/volumes/kubernetes.io~secret/cloud-config/cloud.conf" % (
+            cluster.pid(pod["spec"]["nodeName"]), pod["metadata"]["uid"])
+        with open(path) as f:
+            yield f.read()
+
+
 def secret(name, **files):
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": NAMESPACE},
             "data": {key: base64.b64encode(text.encode()).decode() for key, text in files.items()}}
@@ -71,6 +86,9 @@ def install(cluster, cloud, overlay="overlays/overcloud"):
     cluster.kubectl("apply", *(word for name in sorted(os.listdir(snapshots)) if not name.startswith("kust")
                                for word in ("-f", os.path.join(snapshots, name))))
     give_credential(cluster, cloud)
+    # the image has the same name as the last one
+    restart(cluster, CONTROLLER)
+    restart(cluster, NODE)
     cluster.kubectl("apply", "-f", "-", data=manifests)
     wait_ready(cluster)
 

@@ -30,6 +30,14 @@ class Cloud:
                                        "roles": [{"name": "member"}]}})["application_credential"]
         return made["id"], made["secret"]
 
+    def revoke(self, credential):
+        """Its tokens end with it."""
+        self.api("DELETE", "identity", "/users/%s/application_credentials/%s" % (self.info["demo_user_id"], credential))
+
+    def restart(self, *services):
+        for word in ("stop", "start"):
+            subprocess.run([CLOUD, word, *services], env=self.env, check=True, stdout=subprocess.DEVNULL)
+
     def list(self, kind):
         path = "/attachments" if kind == "attachments" else "/%s/detail" % kind
         return self.api("GET", "volume", path)[kind]
