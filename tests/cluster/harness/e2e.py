@@ -14,7 +14,7 @@ FOLDER = os.path.join(HERE, "e2e")
 SELECTIONS = (
     ("usual", "External.Storage", r"Serial|Slow|Disruptive|Feature:", 4),
     ("slow", r"External.Storage.*Slow", r"Serial|Disruptive|Feature:", 4),
-    ("serial and disruptive", r"External.Storage.*(Serial|Disruptive)", r"Feature:", 1),
+    ("serial", r"External.Storage.*(Serial|Disruptive)", r"Feature:", 1),
 )
 
 
