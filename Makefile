@@ -1,10 +1,10 @@
 # `make demo`   a volume's whole life on a real OpenStack, started on the spot
 # `make test`   everything that this machine can run; what it cannot is named
 #
-# The rest: build, lint, sanity, bench, cloud, cloud-stop, clean.
+# The rest: build, lint, sanity, cluster, cluster-all, bench, cloud, cloud-stop, clean.
 
 .DEFAULT_GOAL := build
-.PHONY: build release demo test lint sanity try bench cloud cloud-stop clean
+.PHONY: build release demo test lint sanity try cluster cluster-all bench cloud cloud-stop clean
 
 build:
 	cargo build --locked
@@ -26,6 +26,14 @@ sanity: release
 
 try: release
 	tests/try
+
+# The driver in a real Kubernetes, from the manifests of deploy/csi. The first time builds Kubernetes: ten minutes.
+cluster: release
+	tests/cluster/run
+
+# The same, with Kubernetes' own tests of CSI drivers and figures beside cinder-csi's. An hour.
+cluster-all: release
+	tests/cluster/run --e2e --rival
 
 # Side by side with cinder-csi: figures, not tests. Half an hour.
 bench: release

@@ -1,0 +1,9 @@
+"""What the scenarios stand on, from the outside in:
+
+scenario    what a scenario is, and the program that runs them
+case        one scenario's namespace, with words for what users do in it
+objects     Kubernetes objects as short functions
+deployment  the driver in the cluster, from the manifests of deploy/csi
+truth       what is there in the end: in OpenStack, in Kubernetes, on the nodes
+cluster     the running cluster: its API, its nodes
+"""

@@ -1,0 +1,3 @@
+"""What users do with the driver, in the order of these imports."""
+
+from . import volumes, copies, sizes, placement, bad_input, restarts, takeover      # noqa: F401

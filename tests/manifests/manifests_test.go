@@ -1,0 +1,279 @@
+// Package manifests holds deploy/ to its promises without a cluster: the Helm chart renders the objects of the kustomize
+// overlays, and every pod has the rights that docs/install.md says, no more.
+package manifests
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"sort"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+)
+
+const deploy = "../../deploy"
+
+type object map[string]any
+
+func output(t *testing.T, name string, args ...string) []byte {
+	t.Helper()
+	var errors bytes.Buffer
+	command := exec.Command(name, args...)
+	// tools without C build faster, and are the same everywhere
+	command.Env = append(os.Environ(), "CGO_ENABLED=0")
+	command.Stderr = &errors
+	out, err := command.Output()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, errors.String())
+	}
+	return out
+}
+
+// objects gives the documents of a YAML stream by kind, namespace and name.
+func objects(t *testing.T, stream []byte) map[string]object {
+	t.Helper()
+	all := map[string]object{}
+	for _, text := range strings.Split("\n"+string(stream), "\n---") {
+		one := object{}
+		if err := yaml.Unmarshal([]byte(text), &one); err != nil {
+			t.Fatalf("%v in\n%s", err, text)
+		}
+		if len(one) == 0 {
+			continue
+		}
+		meta := one["metadata"].(map[string]any)
+		namespace, _ := meta["namespace"].(string)
+		key := strings.Join([]string{one["kind"].(string), namespace, meta["name"].(string)}, "/")
+		if _, twice := all[key]; twice {
+			t.Errorf("%s is there twice", key)
+		}
+		all[key] = one
+	}
+	return all
+}
+
+func kustomized(t *testing.T, folder string) map[string]object {
+	t.Helper()
+	return objects(t, output(t, "go", "tool", "kustomize", "build", folder))
+}
+
+func charted(t *testing.T, values ...string) map[string]object {
+	t.Helper()
+	args := []string{"tool", "helm", "template", "fuxi-csi", filepath.Join(deploy, "charts/fuxi-csi"), "--namespace", "kube-system", "--kube-version", "1.36.0"}
+	for _, value := range values {
+		args = append(args, "--set", value)
+	}
+	return objects(t, output(t, "go", args...))
+}
+
+func keys(all map[string]object) []string {
+	var names []string
+	for name := range all {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	return names
+}
+
+func same(t *testing.T, chart, overlay map[string]object) {
+	t.Helper()
+	if !reflect.DeepEqual(keys(chart), keys(overlay)) {
+		t.Errorf("the chart has\n%s\nthe overlay\n%s", strings.Join(keys(chart), "\n"), strings.Join(keys(overlay), "\n"))
+	}
+	for name := range overlay {
+		a, _ := json.MarshalIndent(chart[name], "", " ")
+		b, _ := json.MarshalIndent(overlay[name], "", " ")
+		if !bytes.Equal(a, b) {
+			t.Errorf("%s differs: the chart has\n%s\nthe overlay\n%s", name, a, b)
+		}
+	}
+}
+
+func TestTheChartRendersTheOvercloudOverlay(t *testing.T) {
+	same(t, charted(t), kustomized(t, filepath.Join(deploy, "csi/overlays/overcloud")))
+}
+
+func TestTheChartRendersTheOverlayInThePlaceOfCinderCsi(t *testing.T) {
+	same(t, charted(t, "driverName=cinder.csi.openstack.org", "classes.enabled=false"),
+		kustomized(t, filepath.Join(deploy, "csi/overlays/cinder-csi")))
+}
+
+func TestTheChartRendersTheComponents(t *testing.T) {
+	same(t, charted(t, "storageCapacity=true", "classSecrets=true"), kustomized(t, "all-components"))
+}
+
+func TestAnOlderKubernetesGetsNoFieldThatItDoesNotKnow(t *testing.T) {
+	for _, all := range []map[string]object{kustomized(t, "older"), objects(t, output(t, "go", "tool", "helm", "template",
+		"fuxi-csi", filepath.Join(deploy, "charts/fuxi-csi"), "--kube-version", "1.29.0"))} {
+		spec := all["CSIDriver//cinder.fuxi.openstack.org"]["spec"].(map[string]any)
+		if spec["nodeAllocatableUpdatePeriodSeconds"] != nil || spec["attachRequired"] != true {
+			t.Errorf("%v", spec)
+		}
+	}
+}
+
+func TestTheChartWithoutSnapshotsHasNothingOfThem(t *testing.T) {
+	for name, one := range charted(t, "sidecars.snapshotter.enabled=false") {
+		text, _ := json.Marshal(one)
+		if strings.Contains(name, "napshot") || strings.Contains(string(text), "csi-snapshotter") {
+			t.Errorf("%s", name)
+		}
+	}
+}
+
+func TestTheChartRefusesValuesThatItDoesNotKnow(t *testing.T) {
+	refused := exec.Command("go", "tool", "helm", "template", "x", filepath.Join(deploy, "charts/fuxi-csi"),
+		"--kube-version", "1.36.0", "--set", "controler.replicas=1")
+	refused.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := refused.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "controler") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// podSpec gives what a Deployment or DaemonSet runs.
+func podSpec(one object) map[string]any {
+	return one["spec"].(map[string]any)["template"].(map[string]any)["spec"].(map[string]any)
+}
+
+func containers(spec map[string]any) map[string]map[string]any {
+	all := map[string]map[string]any{}
+	for _, each := range spec["containers"].([]any) {
+		container := each.(map[string]any)
+		all[container["name"].(string)] = container
+	}
+	return all
+}
+
+func mounts(container map[string]any) map[string]bool {
+	all := map[string]bool{}
+	for _, each := range container["volumeMounts"].([]any) {
+		all[each.(map[string]any)["name"].(string)] = true
+	}
+	return all
+}
+
+const (
+	controller = "Deployment/kube-system/fuxi-csi-cinder-controller"
+	node       = "DaemonSet/kube-system/fuxi-csi-cinder-node"
+)
+
+func TestOnlyTheDriverOfTheControllerGetsTheCredentialAndOnlyItsSidecarsTheToken(t *testing.T) {
+	all := kustomized(t, filepath.Join(deploy, "csi/overlays/overcloud"))
+	for name, container := range containers(podSpec(all[controller])) {
+		has := mounts(container)
+		if has["cloud-config"] != (name == "fuxi-csi") {
+			t.Errorf("credential in %s: %v", name, has["cloud-config"])
+		}
+		if want := strings.HasPrefix(name, "csi-"); has["token"] != want {
+			t.Errorf("token in %s: %v", name, has["token"])
+		}
+	}
+	text, _ := json.Marshal(all[node])
+	if strings.Contains(string(text), "secret") || strings.Contains(string(text), "projected") {
+		t.Error("the node's pods have a secret")
+	}
+	for _, name := range []string{controller, node} {
+		if podSpec(all[name])["automountServiceAccountToken"] != false {
+			t.Errorf("%s mounts the token everywhere", name)
+		}
+	}
+}
+
+func TestTheControllerTouchesNothingOfItsHost(t *testing.T) {
+	spec := podSpec(kustomized(t, filepath.Join(deploy, "csi/overlays/overcloud"))[controller])
+	for _, key := range []string{"hostNetwork", "hostPID", "hostIPC"} {
+		if spec[key] != nil {
+			t.Errorf("%s", key)
+		}
+	}
+	for _, each := range spec["volumes"].([]any) {
+		if each.(map[string]any)["hostPath"] != nil {
+			t.Errorf("a path of the host: %v", each)
+		}
+	}
+	if spec["securityContext"].(map[string]any)["runAsNonRoot"] != true {
+		t.Error("may run as root")
+	}
+	for name, container := range containers(spec) {
+		context := container["securityContext"].(map[string]any)
+		if context["readOnlyRootFilesystem"] != true || context["allowPrivilegeEscalation"] != false || context["privileged"] != nil {
+			t.Errorf("%s: %v", name, context)
+		}
+	}
+}
+
+func TestOnlyTheDriverOfTheNodeIsPrivileged(t *testing.T) {
+	for name, container := range containers(podSpec(kustomized(t, filepath.Join(deploy, "csi/overlays/overcloud"))[node])) {
+		context := container["securityContext"].(map[string]any)
+		if (context["privileged"] == true) != (name == "fuxi-csi") || context["readOnlyRootFilesystem"] != true {
+			t.Errorf("%s: %v", name, context)
+		}
+	}
+}
+
+func TestEveryContainerSaysWhatItNeedsAndWhichImageItIs(t *testing.T) {
+	all := kustomized(t, filepath.Join(deploy, "csi/overlays/overcloud"))
+	for _, workload := range []string{controller, node} {
+		for name, container := range containers(podSpec(all[workload])) {
+			resources := container["resources"].(map[string]any)
+			if resources["requests"] == nil || resources["limits"].(map[string]any)["memory"] == nil {
+				t.Errorf("%s of %s: %v", name, workload, resources)
+			}
+			_, tag, found := strings.Cut(filepath.Base(container["image"].(string)), ":")
+			if !found || tag == "latest" {
+				t.Errorf("%s of %s: image %v", name, workload, container["image"])
+			}
+		}
+	}
+}
+
+func TestNoRoleMayDoEverything(t *testing.T) {
+	for name, one := range kustomized(t, filepath.Join(deploy, "csi/overlays/overcloud")) {
+		if rules, ok := one["rules"]; ok {
+			text, _ := json.Marshal(rules)
+			if strings.Contains(string(text), `"*"`) || strings.Contains(string(text), `"secrets"`) {
+				t.Errorf("%s: %s", name, text)
+			}
+		}
+	}
+}
+
+func TestEveryExampleIsOfThisDriverOrItsClasses(t *testing.T) {
+	classes := map[string]bool{"": true}
+	for _, one := range kustomized(t, filepath.Join(deploy, "csi/cinder-classes")) {
+		classes[one["metadata"].(map[string]any)["name"].(string)] = true
+	}
+	files, _ := filepath.Glob(filepath.Join(deploy, "csi/examples/*.yaml"))
+	if len(files) < 10 {
+		t.Fatalf("examples: %v", files)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := objects(t, text)
+		for _, one := range all {
+			if one["kind"] == "StorageClass" {
+				classes[one["metadata"].(map[string]any)["name"].(string)] = true
+				if one["provisioner"] != "cinder.fuxi.openstack.org" {
+					t.Errorf("%s: %v", file, one["provisioner"])
+				}
+			}
+		}
+		for name, one := range all {
+			spec, _ := one["spec"].(map[string]any)
+			for _, key := range []string{"storageClassName", "volumeSnapshotClassName"} {
+				if class, ok := spec[key].(string); ok && !classes[class] {
+					t.Errorf("%s of %s: there is no class %s", name, file, class)
+				}
+			}
+		}
+	}
+}
