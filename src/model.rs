@@ -259,6 +259,12 @@ pub struct Capability {
 /// One place: segments such as `topology.cinder.fuxi.openstack.org/zone = nova`.
 pub type Topology = BTreeMap<String, String>;
 
+/// The topology key of a driver's zones.
+#[must_use]
+pub fn zone_key(driver: &str) -> String {
+    format!("topology.{driver}/zone")
+}
+
 /// Where a volume must be reachable from (CSI `TopologyRequirement`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TopologyRequirement {

@@ -10,6 +10,7 @@ pub mod cloud;
 mod gate;
 mod keystone;
 pub mod nova;
+pub mod offer;
 mod pace;
 mod refusal;
 mod route;

@@ -13,6 +13,10 @@
 //! - `csi::operation` already keeps two calls for the same object apart *within this process*; correctness may not
 //!   rest on that, since another replica may work on the same object.
 
+pub mod cinder;
+pub mod handle;
+pub mod memory;
+
 use crate::call::Call;
 use crate::error::Result;
 use crate::model::{
@@ -86,6 +90,16 @@ pub trait Provider: Send + Sync + 'static {
     /// The topology key whose values are this provider's zones, such as `topology.cinder.fuxi.openstack.org/zone`.
     fn topology_key(&self) -> &str;
 
+    /// Logs in and finds out what the other methods need: called once at start, in the background, and repeated while
+    /// the service is away.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Deadline`: the service is away, ask again. Anything else: the configuration is wrong; the message
+    /// says what, and where it was read from.
+    async fn ready(&self, _call: &Call) -> Result<()> {
+        Ok(())
+    }
+
     /// Growing volumes.
     fn expand(&self) -> Option<&dyn Expand> {
         None
@@ -103,6 +117,11 @@ pub trait Provider: Send + Sync + 'static {
 
     /// Whether volumes can be made of volumes.
     fn can_clone(&self) -> bool {
+        false
+    }
+
+    /// Whether a volume can be published so that the node cannot write to it, whatever the node does.
+    fn publishes_read_only(&self) -> bool {
         false
     }
 
@@ -165,6 +184,11 @@ pub trait Snapshots: Send + Sync {
     /// # Errors
     /// `NotFound`.
     async fn snapshot(&self, call: &Call, id: &SnapshotId) -> Result<Snapshot>;
+
+    /// Whether snapshots say from where volumes made of them are reachable.
+    fn have_topology(&self) -> bool {
+        true
+    }
 }
 
 /// How much more can be made.

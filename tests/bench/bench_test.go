@@ -222,7 +222,7 @@ func TestTargetTable(t *testing.T) {
 	if err := targetTable(&b, dir); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"| storm 500x10: calls per attach | <= 1.20  | 1.10 | 6 | yes |", "not measured"} {
+	for _, want := range []string{"| storm 500x10: calls per attach | <= 1.20 | 1.10 | 6 | yes |", "not measured"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in\n%s", want, b.String())
 		}

@@ -253,7 +253,7 @@ func (c Case) String() string {
 		s += "; leaked " + strings.Join(c.Leaked, ", ")
 	}
 	if c.Error != "" {
-		s += "; " + c.Error
+		s += "; " + c.Error[:min(len(c.Error), 240)]
 	}
 	return s
 }

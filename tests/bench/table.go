@@ -192,11 +192,11 @@ func targetTable(w io.Writer, dir string) error {
 		return strconv.FormatFloat(v, 'f', min(2, decimals(v)*2), 64)
 	}
 	fmt.Fprintf(w, "| figure | target | %s | %s | met? |\n| --- | --- | --- | --- | --- |\n", ours, rival)
-	var unmet []string
+	var unmet, missing []string
 	for _, t := range targets() {
-		sign := "<= "
-		if t.exactly {
-			sign = ""
+		want := strings.TrimSpace(number(t.limit, true) + " " + t.unit)
+		if !t.exactly {
+			want = "<= " + want
 		}
 		mine, ok := t.value(us, them)
 		its, has := t.value(them, us)
@@ -204,19 +204,21 @@ func targetTable(w io.Writer, dir string) error {
 		switch {
 		case !ok:
 			verdict = "not measured"
+			missing = append(missing, t.what)
 		case !t.met(mine):
 			verdict = "**no**"
+			unmet = append(unmet, fmt.Sprintf("%s: %s, target %s", t.what, number(mine, ok), want))
 		}
-		if verdict != "yes" {
-			unmet = append(unmet, fmt.Sprintf("%s (%s)", t.what, number(mine, ok)))
-		}
-		fmt.Fprintf(w, "| %s | %s%s %s | %s | %s | %s |\n", t.what, sign, number(t.limit, true), t.unit, number(mine, ok), number(its, has), verdict)
+		fmt.Fprintf(w, "| %s | %s | %s | %s | %s |\n", t.what, want, number(mine, ok), number(its, has), verdict)
 	}
-	fmt.Fprintln(w)
-	if len(unmet) == 0 {
-		fmt.Fprintln(w, "All targets are met.")
-	} else {
-		fmt.Fprintf(w, "Not met, or not measured:\n\n- %s\n", strings.Join(unmet, "\n- "))
+	switch {
+	case len(unmet) > 0:
+		fmt.Fprintf(w, "\nNot met:\n\n- %s\n", strings.Join(unmet, "\n- "))
+	case len(missing) == 0:
+		fmt.Fprintln(w, "\nAll targets are met.")
+	}
+	if len(missing) > 0 {
+		fmt.Fprintf(w, "\nNot measured: %d of %d.\n", len(missing), len(targets()))
 	}
 	for _, driver := range []figures{us, them} {
 		if fast := driver["fast"]; fast != nil {

@@ -1,0 +1,20 @@
+"""What the driver's providers need of the cloud."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Provider:
+    name: str
+    services: tuple         # of the cloud
+    parameters: dict        # of a StorageClass
+    collections: tuple      # what a driver makes: (service, collection) each
+    mounts_shares: bool = False
+
+
+PROVIDERS = {p.name: p for p in (
+    Provider("cinder", ("cinder", "nova"), {},
+             (("volume", "volumes"), ("volume", "snapshots"), ("volume", "backups"), ("volume", "attachments"))),
+    Provider("manila", ("cinder", "nova", "manila"), {"type": "default"},
+             (("share", "shares"), ("share", "snapshots")), mounts_shares=True),
+)}
