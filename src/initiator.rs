@@ -110,6 +110,20 @@ impl Uuid {
     pub fn parse(text: &str) -> Option<Self> {
         from_hex(&text.trim().replace('-', "")).map(Self)
     }
+
+    /// One made of random bits (version 4).
+    #[must_use]
+    pub fn random(bits: u128) -> Self {
+        const VERSION: u128 = 0xf000 << 64;
+        const VARIANT: u128 = 0xc << 60;
+        Self((bits & !VERSION & !VARIANT | 0x4000 << 64 | 0x8 << 60).to_be_bytes())
+    }
+
+    /// Whether it can be one machine's own: firmware that has none often says all zeros, or all ones.
+    #[must_use]
+    pub fn is_distinct(&self) -> bool {
+        self.0.iter().any(|byte| *byte != 0) && self.0.iter().any(|byte| *byte != 0xff)
+    }
 }
 
 impl fmt::Display for Uuid {
@@ -319,6 +333,38 @@ impl Initiator {
              shorten the initiator name or the host name, or leave out ports",
             parts.join(", ")
         ))
+    }
+}
+
+/// One fact per line, for people.
+impl fmt::Display for Initiator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = |name: &str, value: &dyn fmt::Display| writeln!(f, "  {name:<20} {value}");
+        let list = |names: &[Wwn]| names.iter().map(Wwn::to_string).collect::<Vec<_>>().join(", ");
+        line("host", &self.host)?;
+        if let Some(ip) = &self.ip {
+            line("storage address", ip)?;
+        }
+        if let Some(iqn) = &self.iqn {
+            line("iSCSI initiator", iqn)?;
+        }
+        if let Some(nqn) = &self.nqn {
+            line("NVMe host NQN", nqn)?;
+        }
+        if let Some(id) = &self.nvme_host_id {
+            line("NVMe host id", id)?;
+        }
+        if !self.wwpns.is_empty() {
+            line("FC ports", &list(&self.wwpns))?;
+        }
+        if !self.wwnns.is_empty() {
+            line("FC nodes", &list(&self.wwnns))?;
+        }
+        line("multipath", &if self.multipath { "yes" } else { "no" })?;
+        if let Some(uuid) = &self.system_uuid {
+            line("system UUID", uuid)?;
+        }
+        line("public key", &URL_SAFE_NO_PAD.encode(self.public_key.as_bytes()))
     }
 }
 

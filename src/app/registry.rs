@@ -1,5 +1,6 @@
 //! What a process can be made of: the providers by name.
 
+use crate::cli::Attach;
 use crate::config::BlockStorageOptions;
 use crate::csi::abilities::Abilities;
 use crate::error::{Error, Result};
@@ -25,6 +26,8 @@ pub struct ProviderSetup {
     pub most_requests: usize,
     /// `[BlockStorage]` of cloud.conf.
     pub block_storage: BlockStorageOptions,
+    /// Who attaches volumes; none for either.
+    pub attach: Option<Attach>,
 }
 
 /// Makes a provider. It does not wait for anything: what needs the cloud is done when it is first needed, or in
@@ -116,6 +119,11 @@ fn cinder() -> ProviderEntry {
                 driver: setup.driver.clone(),
                 cluster: setup.cluster.clone(),
                 ignore_volume_zone: setup.block_storage.ignore_volume_az,
+                attach: match setup.attach {
+                    None => cinder::Attach::Both,
+                    Some(Attach::Nova) => cinder::Attach::Nova,
+                    Some(Attach::Host) => cinder::Attach::Host,
+                },
             };
             let clients = setup.clouds.iter().map(|(name, session)| {
                 let client = |service| Client::new(session.clone(), service, setup.most_requests);
@@ -154,6 +162,7 @@ mod tests {
             clouds: Vec::new(),
             most_requests: 1,
             block_storage: BlockStorageOptions::default(),
+            attach: None,
         };
         let mut entry = super::memory();
         assert!(entry.make(&setup).is_ok());

@@ -39,7 +39,7 @@ pub(super) async fn look(
     report: &mut Report,
 ) {
     let node = &options.node;
-    let plugin_dir = node.plugin_dir(&options.driver.name());
+    let plugin_dir = node.place.plugin_dir(&options.driver.name());
     identity(node, metadata, &plugin_dir, report).await;
     if let Some(limit) = node.attach_limit.or(block_storage.node_volume_attach_limit) {
         report.add(&Finding::ok("attach limit", format!("{limit} volumes, as set")));

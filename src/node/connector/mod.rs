@@ -4,6 +4,7 @@
 //! record are not its business. What it knows it gets in a [`Link`]: after a restart the record brings the same link back,
 //! so a connector keeps no state of its own.
 
+pub mod local;
 pub mod virtual_disk;
 
 use crate::call::Call;
