@@ -417,6 +417,21 @@ pub struct Page<T> {
     pub next: Option<String>,
 }
 
+/// A user of a Ceph cluster, as the operator names it to the controller: Cinder sends no key of it.
+#[derive(Debug, Clone)]
+pub struct CephClient {
+    /// The user, without `client.`.
+    pub user: String,
+    /// The cluster's id; none for every cluster that has this user.
+    pub fsid: Option<String>,
+    /// The user's key; none if that is in the secret of the class.
+    pub key: Option<SecretString>,
+    /// Monitors instead of those that Cinder names.
+    pub monitors: Vec<String>,
+    /// The `ms_mode` of the kernel's client.
+    pub ms_mode: Option<String>,
+}
+
 /// Connections of this kind are disks that a hypervisor attaches to the node's own virtual machine.
 pub const KIND_NOVA: &str = "nova";
 

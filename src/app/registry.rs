@@ -28,6 +28,8 @@ pub struct ProviderSetup {
     pub block_storage: BlockStorageOptions,
     /// Who attaches volumes; none for either.
     pub attach: Option<Attach>,
+    /// Knows the keys of Ceph.
+    pub ceph: Arc<dyn cinder::CephClients>,
 }
 
 /// Makes a provider. It does not wait for anything: what needs the cloud is done when it is first needed, or in
@@ -119,6 +121,7 @@ fn cinder() -> ProviderEntry {
                 driver: setup.driver.clone(),
                 cluster: setup.cluster.clone(),
                 ignore_volume_zone: setup.block_storage.ignore_volume_az,
+                ceph: Arc::clone(&setup.ceph),
                 attach: match setup.attach {
                     None => cinder::Attach::Both,
                     Some(Attach::Nova) => cinder::Attach::Nova,
@@ -163,6 +166,7 @@ mod tests {
             most_requests: 1,
             block_storage: BlockStorageOptions::default(),
             attach: None,
+            ceph: Arc::new(Vec::new()),
         };
         let mut entry = super::memory();
         assert!(entry.make(&setup).is_ok());

@@ -18,6 +18,7 @@ use crate::observe::metrics::Metrics;
 use crate::openstack::client::{Meter, ServiceKind};
 use crate::openstack::session::Session;
 use crate::provider::Provider;
+use crate::provider::cinder::CephClients;
 use crate::server::{self, Services, Shutdown, Socket};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -158,12 +159,14 @@ impl Controller {
         entry: &ProviderEntry,
         metrics: &Metrics,
     ) -> Result<Self> {
+        let mut ceph: Arc<dyn CephClients> = Arc::new(Vec::new());
         let (clouds, block_storage) = if entry.services.is_empty() {
             (Vec::new(), BlockStorageOptions::default())
         } else {
             let source = Source::new(plan.files.cloud_config.clone(), options.cloud_name.clone());
             let configuration = Configuration::load(source).await?;
             let block_storage = configuration.config().block_storage.clone();
+            ceph = Arc::clone(&configuration) as Arc<dyn CephClients>;
             (sessions(&configuration, metrics), block_storage)
         };
         let setup = ProviderSetup {
@@ -173,6 +176,7 @@ impl Controller {
             most_requests: options.max_requests.get(),
             block_storage,
             attach: plan.driver.attach,
+            ceph,
         };
         Ok(Self { provider: entry.make(&setup)?, clouds: setup.clouds })
     }

@@ -23,7 +23,8 @@ use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::initiator::Initiator;
 use crate::model::{
-    Capability, Connection, NodeId, Page, PageRequest, Secrets, StringMap, Volume, VolumeId, VolumeSpec, VolumeStatus,
+    Capability, CephClient, Connection, NodeId, Page, PageRequest, Secrets, StringMap, Volume, VolumeId, VolumeSpec,
+    VolumeStatus,
 };
 use crate::openstack::cinder::{self, BackupSource, Cinder, SnapshotSource, VolumeNotes, VolumeSource};
 use crate::openstack::client::{Client, Microversion};
@@ -55,6 +56,25 @@ pub struct Settings {
     pub ignore_volume_zone: bool,
     /// Who attaches volumes.
     pub attach: Attach,
+    /// Knows the keys of Ceph.
+    pub ceph: Arc<dyn CephClients>,
+}
+
+/// Knows the users of Ceph clusters, as they are now.
+#[async_trait]
+pub trait CephClients: std::fmt::Debug + Send + Sync {
+    /// Those that are configured.
+    ///
+    /// # Errors
+    /// `Internal`: the configuration cannot be read.
+    async fn all(&self) -> Result<Vec<CephClient>>;
+}
+
+#[async_trait]
+impl CephClients for Vec<CephClient> {
+    async fn all(&self) -> Result<Vec<CephClient>> {
+        Ok(self.clone())
+    }
 }
 
 /// Who attaches volumes to nodes.
@@ -117,6 +137,7 @@ pub struct CinderProvider {
     names: Names,
     zones: Zones,
     attach: Attach,
+    ceph: Arc<dyn CephClients>,
     hosts: Hosts,
     clouds: BTreeMap<String, Cloud>,
 }
@@ -139,7 +160,8 @@ impl CinderProvider {
         if by_name.is_empty() {
             return Err(Error::invalid("no cloud is configured"));
         }
-        Ok(Self { names, zones, attach: settings.attach, hosts: Hosts::default(), clouds: by_name })
+        let (attach, ceph) = (settings.attach, Arc::clone(&settings.ceph));
+        Ok(Self { names, zones, attach, ceph, hosts: Hosts::default(), clouds: by_name })
     }
 
     /// The cloud that a class's secret names; without one, the default cloud.
@@ -195,11 +217,6 @@ impl CinderProvider {
             ))),
             Attach::Both | Attach::Host => Ok(NodeKind::Host(Box::new(host))),
         }
-    }
-
-    /// Secrets that a connection needs and Cinder does not send.
-    fn secrets_for(&self, _info: &serde_json::Map<String, serde_json::Value>) -> Result<Secrets> {
-        Ok(Secrets::new())
     }
 
     async fn detach_from_all(&self, call: &Call, id: &VolumeId) -> Result<()> {

@@ -5,6 +5,7 @@
 //! off half-way leaves something that can be removed; it is never taken over, since Cinder does not show for which host
 //! it was made. A complete one says that itself ([`tag`]).
 
+mod ceph;
 mod connection_info;
 pub(super) mod known;
 pub(super) mod tag;
@@ -231,14 +232,14 @@ impl Attaching<'_> {
         match made.attach_mode.as_deref() {
             Some("ro") if !self.read_only => Err(conflict("for reading only")),
             Some("rw") if self.read_only => Err(conflict("for reading and writing")),
-            _ => self.told(made, shape).map(Some),
+            _ => self.told(made, shape).await.map(Some),
         }
     }
 
     /// Tells the node, and lets Cinder know that the attachment is in use. If either fails, the attachment is removed.
     async fn complete(&self, attachment: AttachmentWithInfo, shape: Shape) -> Result<Connection> {
         let id = attachment.id.clone();
-        let connection = self.told(attachment, shape);
+        let connection = self.told(attachment, shape).await;
         let completed = match connection {
             Ok(connection) => self.cloud.cinder.complete_attachment(self.call, &id).await.map(|()| connection),
             Err(error) => Err(error),
@@ -253,10 +254,11 @@ impl Attaching<'_> {
         }
     }
 
-    fn told(&self, attachment: AttachmentWithInfo, shape: Shape) -> Result<Connection> {
-        let more_secrets = self.provider.secrets_for(&attachment.connection_info)?;
+    async fn told(&self, attachment: AttachmentWithInfo, shape: Shape) -> Result<Connection> {
+        let mut info = attachment.connection_info;
+        let more_secrets = ceph::complete(&mut info, &self.provider.ceph.all().await?);
         let told = Told { volume: self.id, host: self.host, size: shape.size, read_only: self.read_only, more_secrets };
-        told.about(attachment.connection_info)
+        told.about(info)
     }
 
     /// Removes an attachment that this call made, as far as that is possible now.
