@@ -25,7 +25,7 @@ mod reload;
 mod serve;
 mod signals;
 
-pub use registry::{MakeProvider, ProviderEntry, ProviderSetup, Registry};
+pub use registry::{ConnectorSetup, MakeConnector, MakeProvider, ProviderEntry, ProviderSetup, Registry};
 
 use crate::check;
 use crate::cli::{Cli, Command, LogFormat, LogOptions};

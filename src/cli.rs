@@ -460,6 +460,14 @@ pub struct NodeOptions {
     #[command(flatten)]
     pub host: HostOptions,
 
+    /// Programs for connections that the driver does not know itself [default: /usr/libexec/fuxi-csi/connectors]
+    ///
+    /// An executable in this directory serves the connections of Cinder's driver_volume_type that it is called by. Counts
+    /// with --attach host only.
+    #[arg(long, value_name = "DIRECTORY", default_value = "/usr/libexec/fuxi-csi/connectors")]
+    #[arg(env = "FUXI_CSI_CONNECTOR_DIR", hide_default_value = true)]
+    pub connector_dir: PathBuf,
+
     /// The file system of volumes whose class names none
     #[arg(long, value_name = "FSTYPE", default_value = "ext4", env = "FUXI_CSI_DEFAULT_FSTYPE")]
     #[arg(value_parser = ["ext3", "ext4", "xfs", "btrfs"])]

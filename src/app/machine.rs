@@ -1,5 +1,6 @@
 //! The node's side: from options to a [`Node`].
 
+use super::registry::{ConnectorSetup, Registry};
 use crate::cli::{self, Attach, DriverOptions, HostOptions, NodeOptions, TopologySegment};
 use crate::config::{MetadataSource, NodeConfig, Source as ConfigSource};
 use crate::error::{Error, Result};
@@ -7,7 +8,7 @@ use crate::exec::{Exec, SystemExec};
 use crate::initiator::Initiator;
 use crate::model::zone_key;
 use crate::node::connector::Connectors;
-use crate::node::connector::local::Local;
+use crate::node::connector::program::Programs;
 use crate::node::connector::virtual_disk::VirtualDisk;
 use crate::node::device::Host;
 use crate::node::filesystem::Filesystems;
@@ -29,7 +30,12 @@ use url::Url;
 ///
 /// # Errors
 /// `InvalidArgument`: options or files that make no sense.
-pub(super) async fn node(driver: &DriverOptions, options: &NodeOptions, files: Vec<PathBuf>) -> Result<Node> {
+pub(super) async fn node(
+    driver: &DriverOptions,
+    options: &NodeOptions,
+    files: Vec<PathBuf>,
+    registry: &Registry,
+) -> Result<Node> {
     let driver_name = &driver.name();
     let config = tokio::task::spawn_blocking(move || ConfigSource::new(files, Vec::new()).load_for_node())
         .await
@@ -61,7 +67,18 @@ pub(super) async fn node(driver: &DriverOptions, options: &NodeOptions, files: V
         sources,
     );
     Node::new(NodeParts {
-        connectors: if is_host { of_host(&host) } else { of_server(&host) },
+        connectors: if is_host {
+            let setup = ConnectorSetup {
+                host: host.clone(),
+                exec: Arc::clone(&exec),
+                mounter: Arc::clone(&mounter),
+                plugin_dir: plugin_dir.clone(),
+            };
+            let programs = Programs::new(&options.connector_dir, host.clone(), Arc::clone(&exec));
+            registry.connectors(&setup)?.with_programs(programs)
+        } else {
+            of_server(&host)
+        },
         filesystems: Filesystems::default(),
         default_fstype: options.default_fstype.clone(),
         exec,
@@ -76,11 +93,6 @@ pub(super) async fn node(driver: &DriverOptions, options: &NodeOptions, files: V
 /// How volumes get to a server of Nova.
 fn of_server(host: &Host) -> Connectors {
     Connectors::new().with(Arc::new(VirtualDisk::new(host.clone())))
-}
-
-/// How volumes get to a host.
-fn of_host(host: &Host) -> Connectors {
-    Connectors::new().with(Arc::new(Local::new(host.clone())))
 }
 
 /// What storage knows of this machine, and the keys of its secrets, which are made at the first start.

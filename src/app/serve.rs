@@ -76,7 +76,9 @@ pub(super) async fn serve(plan: Plan<'_>, registry: Registry) -> Result<()> {
         None => None,
     };
     let node = match plan.node {
-        Some(options) => Some(Arc::new(machine::node(plan.driver, options, plan.files.cloud_config.clone()).await?)),
+        Some(options) => {
+            Some(Arc::new(machine::node(plan.driver, options, plan.files.cloud_config.clone(), &registry).await?))
+        }
         None => None,
     };
     let services = Services {

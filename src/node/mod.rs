@@ -237,7 +237,7 @@ impl Node {
 
     /// The connector of a volume that is here, and the link to it. A volume without a record was staged by a driver before
     /// this one (cinder-csi), which knows disks of the hypervisor only.
-    fn link(&self, volume: &VolumeId, record: Option<&Record>) -> Result<(&Arc<dyn Connector>, Link)> {
+    fn link(&self, volume: &VolumeId, record: Option<&Record>) -> Result<(Arc<dyn Connector>, Link)> {
         let connection = record.map_or_else(
             || Connection {
                 kind: KIND_NOVA.to_owned(),

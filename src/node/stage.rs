@@ -75,7 +75,7 @@ struct Mounting {
 impl<'a> Staging<'a> {
     /// Looks at the request and the record, and finds everything that is wrong before anything is done.
     async fn plan(node: &'a Node, call: &'a Call, request: &StageRequest) -> Result<Self> {
-        let connector = node.parts.connectors.get(&request.connection.kind)?.clone();
+        let connector = node.parts.connectors.get(&request.connection.kind)?;
         let mut secrets = request.secrets.clone();
         secrets.extend(node.parts.keychain.open(&request.volume, &request.connection)?);
         let mounting = match &request.capability.kind {

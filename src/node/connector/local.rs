@@ -137,7 +137,7 @@ fn device_path(link: &Link) -> Result<PathBuf> {
 }
 
 /// The device that a path means, following links that stay below `/dev`.
-fn device_at(host: &Host, path: &Path) -> Result<Option<Device>> {
+pub(super) fn device_at(host: &Host, path: &Path) -> Result<Option<Device>> {
     let below = host.path(&path.to_string_lossy());
     let unreadable = |error: io::Error| Error::internal(format!("look at {}", path.display())).because(error);
     let real = match below.canonicalize() {

@@ -5,6 +5,7 @@
 //! so a connector keeps no state of its own.
 
 pub mod local;
+pub mod program;
 pub mod virtual_disk;
 
 use crate::call::Call;
@@ -12,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::model::{AccessMode, Bytes, Connection, Secrets, VolumeId};
 use crate::node::device::Device;
 use async_trait::async_trait;
+use program::Programs;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -105,6 +107,7 @@ pub trait Connector: fmt::Debug + Send + Sync {
 #[derive(Debug, Clone, Default)]
 pub struct Connectors {
     by_kind: BTreeMap<String, Arc<dyn Connector>>,
+    programs: Option<Programs>,
 }
 
 impl Connectors {
@@ -124,17 +127,30 @@ impl Connectors {
         self
     }
 
+    /// Adds external programs, for all kinds that no connector serves.
+    #[must_use]
+    pub fn with_programs(self, programs: Programs) -> Self {
+        Self { programs: Some(programs), ..self }
+    }
+
     /// The connector of a kind.
     ///
     /// # Errors
-    /// `Unsupported`, naming the kinds that there are.
-    pub fn get(&self, kind: &str) -> Result<&Arc<dyn Connector>> {
-        self.by_kind.get(&kind.to_ascii_lowercase()).ok_or_else(|| {
-            let known: Vec<_> = self.by_kind.keys().map(String::as_str).collect();
-            Error::unsupported(format!(
-                "this node has no connector for connections of kind {kind:?}, only for {}",
-                known.join(", ")
-            ))
-        })
+    /// `Unsupported`, naming the kinds that there are. `WrongState`: there is a program that is not to be trusted.
+    pub fn get(&self, kind: &str) -> Result<Arc<dyn Connector>> {
+        if let Some(connector) = self.by_kind.get(&kind.to_ascii_lowercase()) {
+            return Ok(Arc::clone(connector));
+        }
+        if let Some(program) = self.programs.as_ref().map(|programs| programs.find(kind)).transpose()?.flatten() {
+            return Ok(program);
+        }
+        let known: Vec<_> = self.by_kind.keys().map(String::as_str).collect();
+        let programs =
+            self.programs.as_ref().map(|programs| format!(", nor a program in {}", programs.directory().display()));
+        Err(Error::unsupported(format!(
+            "this node has no connector for connections of kind {kind:?}, only for {}{}",
+            known.join(", "),
+            programs.unwrap_or_default()
+        )))
     }
 }
