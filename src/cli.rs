@@ -16,6 +16,7 @@ pub use trial::Try;
 
 use crate::config::{MetadataSource, duration};
 use crate::model;
+use crate::node::identity::host;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -506,6 +507,14 @@ pub struct HostOptions {
     /// Whether volumes come over several paths, which multipathd joins [default: whether multipathd runs]
     #[arg(long, value_name = "BOOLEAN", env = "FUXI_CSI_MULTIPATH")]
     pub multipath: Option<bool>,
+}
+
+impl HostOptions {
+    /// What counts more than what is found on the host.
+    #[must_use]
+    pub fn facts(&self) -> host::HostOptions {
+        host::HostOptions { name: self.host_name.clone(), address: self.storage_address, multipath: self.multipath }
+    }
 }
 
 fn http_url(text: &str) -> Result<Url, String> {

@@ -18,7 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("exec", &["call", "error"]),
     ("openstack", &["call", "error", "model"]),
     ("config", &["error", "model", "openstack::cloud"]),
-    ("cli", &["config", "error", "model"]),
+    ("cli", &["config", "error", "model", "node::identity::host"]),
     ("provider", &["call", "error", "initiator", "model", "openstack", "seal"]),
     ("node", &["call", "error", "exec", "initiator", "model", "seal"]),
     ("csi", &["call", "error", "exec::scripted", "model", "node", "provider"]),

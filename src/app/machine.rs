@@ -97,7 +97,7 @@ fn of_server(host: &Host) -> Connectors {
 
 /// What storage knows of this machine, and the keys of its secrets, which are made at the first start.
 async fn host_facts(host: &Host, options: &HostOptions, plugin_dir: PathBuf) -> Result<(HostFacts, Keychain)> {
-    let (host, options) = (host.clone(), host_options(options));
+    let (host, options) = (host.clone(), options.facts());
     tokio::task::spawn_blocking(move || {
         let keychain = Keychain::load(&plugin_dir, &host::name(&host, &options)?)?;
         let key = keychain.public().ok_or_else(|| Error::internal("a keychain without a key was let through"))?;
@@ -105,14 +105,6 @@ async fn host_facts(host: &Host, options: &HostOptions, plugin_dir: PathBuf) -> 
     })
     .await
     .map_err(|error| Error::internal("load the node's keys").because(error))?
-}
-
-fn host_options(options: &HostOptions) -> host::HostOptions {
-    host::HostOptions {
-        name: options.host_name.clone(),
-        address: options.storage_address,
-        multipath: options.multipath,
-    }
 }
 
 /// Prints which host this node is to the storage, or what an id means.
@@ -123,7 +115,7 @@ pub(super) fn print_node_id(options: &cli::NodeId) -> Result<()> {
     let facts = match &options.decode {
         Some(id) => Initiator::unpack(id)?,
         None => {
-            let (host, host_options) = (Host::default(), host_options(&options.host));
+            let (host, host_options) = (Host::default(), options.host.facts());
             let plugin_dir = options.place.plugin_dir(&options.driver.name());
             let name = host::name(&host, &host_options)?;
             let keychain = if options.new_key {

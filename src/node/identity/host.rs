@@ -126,7 +126,11 @@ fn unreadable(path: &Path, error: io::Error) -> Error {
     Error::internal(format!("read {}", path.display())).because(error)
 }
 
-fn initiator_name(host: &Host) -> Result<Option<String>> {
+/// The name of this host's iSCSI initiator; none if it has none (yet). Blocks.
+///
+/// # Errors
+/// `InvalidArgument`: the file says something that cannot be one.
+pub fn initiator_name(host: &Host) -> Result<Option<String>> {
     let path = host.path("/etc/iscsi/initiatorname.iscsi");
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
