@@ -73,7 +73,7 @@ pub enum Command {
     Controller(Controller),
     /// Serve a node: find, format and mount volumes on this machine
     #[command(after_long_help = NODE_EXAMPLES)]
-    Node(Node),
+    Node(Box<Node>),
     /// Serve controller and node in one process
     All(Box<All>),
     /// Look whether this machine and the cloud are ready, and say what to do if not
@@ -468,6 +468,12 @@ pub struct NodeOptions {
     #[arg(long, value_name = "DIRECTORY", default_value = "/usr/libexec/fuxi-csi/connectors")]
     #[arg(env = "FUXI_CSI_CONNECTOR_DIR", hide_default_value = true)]
     pub connector_dir: PathBuf,
+
+    /// Use volumes that are raw files on an NFS export
+    ///
+    /// Off, since every host that can mount an export can write to every volume on it. Counts with --attach host only.
+    #[arg(long, env = "FUXI_CSI_NFS_FILES")]
+    pub nfs_files: bool,
 
     /// The file system of volumes whose class names none
     #[arg(long, value_name = "FSTYPE", default_value = "ext4", env = "FUXI_CSI_DEFAULT_FSTYPE")]

@@ -68,7 +68,7 @@ fn replica(run: &str) -> Rig {
         cluster: run.to_owned(),
         ignore_volume_zone: false,
         attach: Attach::Both,
-        ceph: std::sync::Arc::new(Vec::new()),
+        ceph: Arc::new(Vec::new()),
     };
     let provider = CinderProvider::new(&settings, [(String::new(), cinder.clone(), nova.clone())]).unwrap();
     let state = path.parent().unwrap().to_owned();

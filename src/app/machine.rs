@@ -8,6 +8,7 @@ use crate::exec::{Exec, SystemExec};
 use crate::initiator::Initiator;
 use crate::model::zone_key;
 use crate::node::connector::Connectors;
+use crate::node::connector::nfs_file::NfsFile;
 use crate::node::connector::program::Programs;
 use crate::node::connector::virtual_disk::VirtualDisk;
 use crate::node::device::Host;
@@ -75,7 +76,13 @@ pub(super) async fn node(
                 plugin_dir: plugin_dir.clone(),
             };
             let programs = Programs::new(&options.connector_dir, host.clone(), Arc::clone(&exec));
-            registry.connectors(&setup)?.with_programs(programs)
+            let connectors = registry.connectors(&setup)?.with_programs(programs);
+            if options.nfs_files {
+                let directory = plugin_dir.join("exports");
+                connectors.with(Arc::new(NfsFile::new(setup.host, setup.exec, setup.mounter, directory)))
+            } else {
+                connectors
+            }
         } else {
             of_server(&host)
         },

@@ -216,7 +216,7 @@ mod tests {
             most_requests: 1,
             block_storage: BlockStorageOptions::default(),
             attach: None,
-            ceph: Arc::new(Vec::new()),
+            ceph: std::sync::Arc::new(Vec::new()),
         };
         let mut entry = super::memory();
         assert!(entry.make(&setup).is_ok());

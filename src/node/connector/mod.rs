@@ -5,6 +5,7 @@
 //! so a connector keeps no state of its own.
 
 pub mod local;
+pub mod nfs_file;
 pub mod program;
 pub mod virtual_disk;
 
