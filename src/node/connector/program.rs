@@ -424,6 +424,8 @@ mod tests {
     #[tokio::test]
     async fn what_a_program_says_wrongly_is_an_error_of_its_kind() {
         let bench = Bench::new();
+        fs::create_dir(bench.root.path().join("etc")).unwrap();
+        fs::write(bench.root.path().join("etc/passwd"), "root").unwrap();
         for (answer, kind) in [
             (r#"{"error": {"kind": "busy", "message": "in use"}}"#, Kind::Busy),
             (r#"{"error": {"kind": "wrong_state", "message": "geheim is wrong"}}"#, Kind::WrongState),
