@@ -270,7 +270,8 @@ impl Client {
             .copied()
     }
 
-    /// The service's own clock, as its latest `Date` header and the time since then tell it.
+    /// The service's own clock, as its `Date` headers and the time since then tell it; never ahead, as long as that clock
+    /// is not set back.
     #[must_use]
     pub fn service_time(&self) -> Option<Timestamp> {
         let (seen, when) = (*self.0.clock.lock().unwrap_or_else(PoisonError::into_inner))?;
@@ -311,7 +312,8 @@ impl Client {
         format!("{} {method} {}", self.0.service.name(), route.path())
     }
 
-    /// Sends until there is an answer that counts.
+    /// Sends until there is an answer that counts. Thousands may wait at the gate, so what only those need who are through
+    /// it is boxed then.
     async fn persist(&self, call: &Call, make: impl Fn(&Login) -> Result<Request>) -> Result<Answer> {
         let mut spent = None;
         let mut attempts = 0;
@@ -391,7 +393,7 @@ impl Client {
     async fn exchange(&self, call: &Call, login: &Arc<Login>, request: Request) -> Result<Answer, Failure> {
         if request.method == Method::GET {
             let time = READ_TIME.min(call.remaining());
-            let sent = call.bound("wait for an answer", self.transmit(call, login, request, time)).await;
+            let sent = call.bound("wait for an answer", Box::pin(self.transmit(call, login, request, time))).await;
             return match sent {
                 Ok(Err(failure)) if call.is_over() => {
                     Err(Failure::Over(call.check("wait for an answer").err().unwrap_or_else(|| failure.into_error())))
@@ -457,7 +459,11 @@ impl Client {
     fn note_time(&self, headers: &HeaderMap) {
         let date = headers.get(header::DATE).and_then(|value| value.to_str().ok());
         if let Some(zoned) = date.and_then(|text| jiff::fmt::rfc2822::parse(text).ok()) {
-            *self.0.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some((zoned.timestamp(), Instant::now()));
+            let told = zoned.timestamp();
+            // `Date` has whole seconds: the truth is up to one later, and an older answer may have told more of it.
+            let known = self.service_time().filter(|known| (0..1200).contains(&known.duration_since(told).as_millis()));
+            let now = (known.unwrap_or(told), Instant::now());
+            *self.0.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         }
     }
 
@@ -485,7 +491,7 @@ impl Client {
         }
         let login = self.0.session.login(call, None).await?;
         let (_, has_project) = self.version_root(&login.grant.endpoint(self.0.service, &login.cloud)?);
-        if has_project { Ok(()) } else { self.highest(call).await.map(drop) }
+        if has_project { Ok(()) } else { Box::pin(self.highest(call)).await.map(drop) }
     }
 
     /// The URL up to and with the API version, ending in a slash, and whether a project id follows it.
@@ -601,7 +607,7 @@ fn highest_of(body: &[u8], service: ServiceKind) -> Option<Microversion> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Client, Microversion, ServiceKind, backoff, highest_of};
+    use super::{Client, HeaderMap, Microversion, ServiceKind, backoff, header, highest_of};
     use crate::openstack::cloud::{Auth, Cloud, Interface, Scope, Tls};
     use crate::openstack::session::Session;
     use std::sync::Arc;
@@ -621,6 +627,25 @@ mod tests {
             origin: "test".into(),
         };
         Client::new(Session::new(Arc::new(cloud), Vec::new(), Arc::new(())), service, 4)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_service_s_clock_gets_sharper_with_each_answer_and_may_be_set_back() {
+        let client = client(ServiceKind::BlockStorage);
+        let tell = |second: u8| {
+            let date = format!("Sat, 21 Nov 2026 08:54:{second:02} GMT");
+            client.note_time(&HeaderMap::from_iter([(header::DATE, date.parse().unwrap())]));
+        };
+        let seconds = || client.service_time().unwrap().as_millisecond() % 60_000;
+        tell(10);
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        tell(10);
+        assert_eq!(seconds(), 10_900);
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        tell(12);
+        assert_eq!(seconds(), 12_000, "the truth is later than was thought");
+        tell(3);
+        assert_eq!(seconds(), 3_000, "set back");
     }
 
     #[test]

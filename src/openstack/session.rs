@@ -136,9 +136,14 @@ impl Session {
     /// expire.
     pub(super) async fn login(&self, call: &Call, spent: Option<u64>) -> Result<Arc<Login>> {
         let usable = |login: &Arc<Login>| spent != Some(login.generation) && Instant::now() < login.renew_at;
-        if let Some(login) = self.current().filter(usable) {
+        if let Some(login) = self.current().filter(&usable) {
             return Ok(login);
         }
+        Box::pin(self.login_anew(call, usable)).await
+    }
+
+    /// Logs in, one for all who wait for it.
+    async fn login_anew(&self, call: &Call, usable: impl Fn(&Arc<Login>) -> bool) -> Result<Arc<Login>> {
         let mut refused = call.bound("wait for the login to OpenStack", self.0.logging_in.lock()).await?;
         if let Some(login) = self.current().filter(usable) {
             return Ok(login);

@@ -22,12 +22,21 @@ const CROWD: usize = 4;
 const FIRST_TICK: Duration = Duration::from_millis(250);
 const LONGEST_TICK: Duration = Duration::from_millis(1500);
 
-/// A list that takes long is fetched less often: this many times its own duration lies between two.
-const TICK_SHARE: u32 = 3;
+/// A list that takes long is fetched less often: this part of the time it took lies between two, so that the service
+/// always has less than one worker busy with them.
+const PAUSE_SHARE: u32 = 4;
 
 /// An object that no list shows is looked at by itself after this time, and then ever more rarely.
 const FIRST_DOUBT: Duration = Duration::from_secs(4);
 const LONGEST_DOUBT: Duration = Duration::from_secs(60);
+
+/// So many lists must have failed to show it finished before; unless they take so long.
+const LISTS_BEFORE_DOUBT: u32 = 2;
+const LONGEST_WITHOUT_LIST: Duration = Duration::from_secs(15);
+
+/// The time between two such looks, as long as lists can be trusted: in a large crowd lists take long, and much is late
+/// without being lost. Lists are not trusted once such a look has found something finished and the next list nothing.
+const BETWEEN_DOUBTS: Duration = Duration::from_millis(50);
 
 /// How long a list may take.
 const LIST_TIME: Duration = Duration::from_secs(60);
@@ -88,6 +97,11 @@ struct State<T> {
     tick: Duration,
     next_list: Instant,
     listing: bool,
+    /// No doubtful object is looked at before this.
+    doubts_from: Instant,
+    /// Since when such looks find objects finished, if they do.
+    missed: Option<Instant>,
+    lists_are_trusted: bool,
     /// When the last list that succeeded was asked for.
     listed: Option<Instant>,
     pace: Pace,
@@ -101,12 +115,24 @@ struct Waiter<T> {
     /// The last look that showed it unfinished.
     seen: Option<Instant>,
     next_look: Instant,
+    /// How many lists have been asked for since, and did not show it finished.
+    lists: u32,
     doubt: Duration,
     next_doubt: Instant,
     being_looked_at: bool,
     /// Whether it waited in a crowd: its duration then says nothing about an object alone.
     crowded: bool,
     ask: Box<dyn Ask<T>>,
+}
+
+impl<T> Waiter<T> {
+    /// When to look at its object by itself although lists should show it.
+    fn doubtful_from(&self) -> Instant {
+        match self.lists {
+            LISTS_BEFORE_DOUBT.. => self.next_doubt,
+            _ => self.next_doubt.max(self.since + LONGEST_WITHOUT_LIST),
+        }
+    }
 }
 
 /// A predicate and the caller who waits for it.
@@ -177,6 +203,9 @@ impl<S: Source> Watch<S> {
             tick: FIRST_TICK,
             next_list: Instant::now(),
             listing: false,
+            doubts_from: Instant::now(),
+            missed: None,
+            lists_are_trusted: true,
             listed: None,
             pace: Pace::default(),
         };
@@ -227,6 +256,7 @@ impl<S: Source> Watch<S> {
             since: now,
             seen: None,
             next_look,
+            lists: 0,
             doubt: FIRST_DOUBT,
             next_doubt: now + FIRST_DOUBT,
             being_looked_at: false,
@@ -320,22 +350,10 @@ impl<T> State<T> {
     }
 
     fn plan_list(&mut self, now: Instant) -> Step {
-        let mut earliest = now + LONGEST_DOUBT;
-        for (id, waiters) in &mut self.by_id {
-            for waiter in waiters.iter_mut() {
-                waiter.crowded = true;
-                earliest = earliest.min(waiter.next_doubt);
-            }
-            let doubtful = waiters.iter().find(|waiter| waiter.next_doubt <= now && !waiter.being_looked_at);
-            if let Some(call) = doubtful.map(|waiter| waiter.call.clone()) {
-                for waiter in waiters.iter_mut() {
-                    waiter.being_looked_at = true;
-                    waiter.doubt = (waiter.doubt * 2).min(LONGEST_DOUBT);
-                    waiter.next_doubt = now + waiter.doubt;
-                }
-                return Step::One(id.clone(), call);
-            }
-        }
+        let earliest = match self.plan_doubt(now) {
+            Ok((id, call)) => return Step::One(id, call),
+            Err(next_doubt) => next_doubt,
+        };
         if self.listing {
             return Step::Sleep(earliest.max(now + FIRST_TICK));
         }
@@ -350,9 +368,43 @@ impl<T> State<T> {
         Step::List(self.by_id.keys().cloned().collect(), now.saturating_duration_since(since))
     }
 
+    /// The object that has been unseen for longest, if it is time to look at it by itself; else that time.
+    fn plan_doubt(&mut self, now: Instant) -> std::result::Result<(String, Call), Instant> {
+        let mut first: Option<(Instant, &String)> = None;
+        for (id, waiters) in &mut self.by_id {
+            for waiter in waiters.iter_mut() {
+                waiter.crowded = true;
+                let due = waiter.doubtful_from();
+                if !waiter.being_looked_at && first.is_none_or(|(earliest, _)| due < earliest) {
+                    first = Some((due, id));
+                }
+            }
+        }
+        let Some((due, id)) = first.map(|(due, id)| (due, id.clone())) else { return Err(now + LONGEST_DOUBT) };
+        let time = due.max(self.doubts_from);
+        if time > now {
+            return Err(time);
+        }
+        self.doubts_from = if self.lists_are_trusted { now + BETWEEN_DOUBTS } else { now };
+        let mut call = None;
+        for waiter in self.by_id.get_mut(&id).into_iter().flatten() {
+            waiter.being_looked_at = true;
+            waiter.doubt = (waiter.doubt * 2).min(LONGEST_DOUBT);
+            waiter.next_doubt = now + waiter.doubt;
+            call = Some(waiter.call.clone());
+        }
+        call.map(|call| (id, call)).ok_or(time)
+    }
+
     fn saw_one(&mut self, id: &str, asked: Instant, outcome: Result<Option<T>>) {
         match outcome {
-            Ok(object) => self.show(id, object.as_ref(), asked),
+            Ok(object) => {
+                let was_crowded = self.by_id.get(id).is_some_and(|waiters| waiters.iter().any(|waiter| waiter.crowded));
+                self.show(id, object.as_ref(), asked);
+                if was_crowded && !self.by_id.contains_key(id) {
+                    self.missed.get_or_insert(asked);
+                }
+            }
             Err(error) => {
                 for mut waiter in self.take(id) {
                     if waiter.being_looked_at {
@@ -369,17 +421,24 @@ impl<T> State<T> {
         let now = Instant::now();
         self.listing = false;
         let took = now.saturating_duration_since(asked);
-        self.next_list = now + self.tick.max(took * TICK_SHARE);
-        self.tick = (self.tick * 5 / 4).min(LONGEST_TICK);
         match outcome {
             Ok(objects) => {
                 self.listed = Some(asked);
+                let before = self.waiters;
                 for (id, object) in objects {
                     self.show(&id, object.as_ref(), asked);
+                }
+                if self.waiters < before {
+                    // More may be about to end.
+                    self.tick = FIRST_TICK;
+                    (self.lists_are_trusted, self.missed) = (true, None);
+                } else if self.missed.is_some_and(|missed| missed <= asked) {
+                    self.lists_are_trusted = false;
                 }
                 // What the list did not show has not changed; but it has been covered.
                 for waiter in self.by_id.values_mut().flatten().filter(|waiter| waiter.since <= asked) {
                     waiter.seen = Some(asked);
+                    waiter.lists += 1;
                 }
             }
             Err(error) => {
@@ -391,6 +450,8 @@ impl<T> State<T> {
                 }
             }
         }
+        self.next_list = now + self.tick.max(took / PAUSE_SHARE);
+        self.tick = (self.tick * 5 / 4).min(LONGEST_TICK);
     }
 
     /// Shows a state that was true at `when` or later to all who wait for that object since before: to whoever has just
@@ -462,6 +523,7 @@ mod tests {
         looks: Arc<AtomicUsize>,
         lists: Arc<AtomicUsize>,
         shown_by_list: bool,
+        list_takes: Duration,
         broken: bool,
     }
 
@@ -472,6 +534,7 @@ mod tests {
                 looks: Arc::default(),
                 lists: Arc::default(),
                 shown_by_list: true,
+                list_takes: Duration::ZERO,
                 broken: false,
             }
         }
@@ -493,6 +556,7 @@ mod tests {
         async fn many(&self, _: &Call, ids: &[String], _: Duration) -> Result<Vec<(String, Option<bool>)>> {
             self.lists.fetch_add(1, Ordering::Relaxed);
             let done = Instant::now() >= self.finished_at;
+            tokio::time::sleep(self.list_takes).await;
             Ok(if self.shown_by_list { ids.iter().map(|id| (id.clone(), Some(done))).collect() } else { Vec::new() })
         }
     }
@@ -551,6 +615,47 @@ mod tests {
             wait.await.unwrap().unwrap();
         }
         assert_eq!(source.looks.load(Ordering::Relaxed), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_crowd_that_lists_show_late_is_not_looked_at_one_by_one() {
+        let source =
+            Clockwork { list_takes: Duration::from_secs(2), ..Clockwork::finishing_in(Duration::from_secs(5)) };
+        let watch = Watch::new(source.clone());
+        let waits: Vec<_> = (0..1000)
+            .map(|n| {
+                let watch = watch.clone();
+                tokio::spawn(async move {
+                    watch.until(&Call::lasting(Duration::from_secs(60)), "finish", &n.to_string(), finished).await
+                })
+            })
+            .collect();
+        let started = Instant::now();
+        for wait in waits {
+            wait.await.unwrap().unwrap();
+        }
+        assert!(source.looks.load(Ordering::Relaxed) < 100, "{}", source.looks.load(Ordering::Relaxed));
+        assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_crowd_that_no_list_shows_is_served_all_the_same() {
+        let source = Clockwork { shown_by_list: false, ..Clockwork::finishing_in(Duration::from_secs(1)) };
+        let watch = Watch::new(source.clone());
+        let waits: Vec<_> = (0..2000)
+            .map(|n| {
+                let watch = watch.clone();
+                tokio::spawn(async move {
+                    watch.until(&Call::lasting(Duration::from_secs(60)), "finish", &n.to_string(), finished).await
+                })
+            })
+            .collect();
+        let started = Instant::now();
+        for wait in waits {
+            wait.await.unwrap().unwrap();
+        }
+        assert_eq!(source.looks.load(Ordering::Relaxed), 2000);
+        assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

@@ -453,7 +453,7 @@ func (r *Rig) reattach(p *Report, n int) error {
 
 // idle: nothing but a Probe every 10 s.
 func (r *Rig) idle(p *Report, d time.Duration) {
-	r.settle()
+	r.calm()
 	before, cpu := r.proxy.Counts(), r.driver.CPU()
 	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(min(10*time.Second, time.Until(end))) {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -470,9 +470,9 @@ func (r *Rig) idle(p *Report, d time.Duration) {
 	p.flush()
 }
 
-// settle waits until the driver has done what it does at its start: no API call
+// calm waits until the driver has done what it does at its start: no API call
 // for two seconds, after the first one if there is one at all within five.
-func (r *Rig) settle() {
+func (r *Rig) calm() {
 	const quiet, first = 2 * time.Second, 5 * time.Second
 	began, last, since := time.Now(), r.proxy.Counts().total(), time.Now()
 	for ; time.Since(since) < quiet || last == 0 && time.Since(began) < first; time.Sleep(50 * time.Millisecond) {

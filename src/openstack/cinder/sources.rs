@@ -11,10 +11,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
-/// How much further back than asked a look at changes reaches: a change may become visible a little after its stamp, and
-/// the clocks of the services differ a little.
-const OVERLAP: Duration = Duration::from_secs(3);
+/// How much further back than asked a look at changes reaches: a change becomes visible a little after its stamp. (Stamps
+/// may have whole seconds only; so has the time in the filter.)
+const OVERLAP: Duration = Duration::from_millis(250);
+
+/// How much further back one reaches from time to time: the clocks of the services' hosts differ a little.
+const WIDE_OVERLAP: Duration = Duration::from_secs(10);
+const BETWEEN_WIDE_LOOKS: Duration = Duration::from_secs(10);
 
 /// A volume, and others of the same name that the same look showed.
 #[derive(Debug, Clone)]
@@ -100,20 +105,21 @@ pub struct VolumeSource {
     cinder: Cinder,
     notes: Arc<VolumeNotes>,
     no_time_filter: AtomicBool,
+    last_wide_look: Mutex<Option<Instant>>,
 }
 
 impl VolumeSource {
     /// Over this service, with these notes.
     #[must_use]
     pub fn new(cinder: Cinder, notes: Arc<VolumeNotes>) -> Self {
-        Self { cinder, notes, no_time_filter: AtomicBool::new(false) }
+        Self { cinder, notes, no_time_filter: AtomicBool::new(false), last_wide_look: Mutex::default() }
     }
 
     /// The volumes that changed so long ago or later.
     async fn changed(&self, call: &Call, since: Duration) -> Result<Vec<Volume>> {
         // The stamps are made by the service's clock; where that is not known, ours has to do.
         let now = self.cinder.client().service_time().unwrap_or_else(Timestamp::now);
-        let since = now.saturating_sub(since.saturating_add(OVERLAP)).unwrap_or(Timestamp::MIN);
+        let since = now.saturating_sub(since.saturating_add(overlap(&self.last_wide_look))).unwrap_or(Timestamp::MIN);
         if self.has_time_filter(call).await? {
             match self.cinder.all_volumes(call, Listing::all().changed_since(since)).await {
                 // Operators can take filters away (`resource_filters.json`).
@@ -183,6 +189,16 @@ impl VolumeSource {
         let picked = listed.iter().filter(|volume| wanted(volume));
         picked.map(|volume| SeenVolume { volume: volume.clone(), namesakes: namesakes(volume) }).collect()
     }
+}
+
+/// How far the next look at changes overlaps with the one before, given the time of the last wide one.
+fn overlap(last_wide_look: &Mutex<Option<Instant>>) -> Duration {
+    let mut last = lock(last_wide_look);
+    if last.is_some_and(|last| last.elapsed() < BETWEEN_WIDE_LOOKS) {
+        return OVERLAP;
+    }
+    *last = Some(Instant::now());
+    WIDE_OVERLAP
 }
 
 #[async_trait]
@@ -294,8 +310,9 @@ by_latest_change!(
 
 #[cfg(test)]
 mod tests {
-    use super::{VolumeNotes, page_for};
-    use std::sync::Arc;
+    use super::{VolumeNotes, WIDE_OVERLAP, overlap, page_for};
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
 
     #[test]
     fn notes_last_as_long_as_their_guards() {
@@ -310,6 +327,19 @@ mod tests {
         assert_eq!(notes.name_of("v").as_deref(), Some("pvc-1"));
         drop(named);
         assert_eq!(notes.name_of("v"), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_reaches_far_back_now_and_then() {
+        let last = Mutex::default();
+        let mut wide = Vec::new();
+        for second in 0..25 {
+            if overlap(&last) == WIDE_OVERLAP {
+                wide.push(second);
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(wide, [0, 10, 20]);
     }
 
     #[test]

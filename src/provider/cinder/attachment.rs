@@ -77,7 +77,8 @@ impl CinderProvider {
         loop {
             call.check("attach the volume")?;
             if let Err(error) = cloud.nova.attach(call, server, volume).await
-                && let Some(size) = self.attached_in_spite(call, cloud, volume, server, error, &mut pause).await?
+                && let Some(size) =
+                    Box::pin(self.attached_in_spite(call, cloud, volume, server, error, &mut pause)).await?
             {
                 return Ok(connection(volume, size));
             }
@@ -183,13 +184,15 @@ impl CinderProvider {
             match cloud.nova.detach(call, server, id).await {
                 Ok(()) => {}
                 // No such server, volume, or attachment; Cinder may still think otherwise.
-                Err(error) if error.is(Kind::NotFound) => return self.forget(call, cloud, id, server).await,
+                Err(error) if error.is(Kind::NotFound) => {
+                    return Box::pin(self.forget(call, cloud, id, server)).await;
+                }
                 Err(error) => {
                     let error = server_refused(error);
                     if !is_refused_with(&error, 400) {
                         return Err(error);
                     }
-                    if !self.detaches_in_spite(call, cloud, id, server, error).await? {
+                    if !Box::pin(self.detaches_in_spite(call, cloud, id, server, error)).await? {
                         pause.wait(call, "wait until the volume can be detached").await?;
                         continue;
                     }
