@@ -25,7 +25,7 @@ mod reload;
 mod serve;
 mod signals;
 
-pub use registry::{MakeProvider, ProviderEntry, ProviderSetup, Registry};
+pub use registry::{ConnectorSetup, MakeConnector, MakeProvider, ProviderEntry, ProviderSetup, Registry};
 
 use crate::check;
 use crate::cli::{Cli, Command, LogFormat, LogOptions};
@@ -70,6 +70,7 @@ fn start(cli: &Cli, registry: Registry) -> Result<ExitCode> {
         Command::Node(options) => serve(Plan::node(options)),
         Command::All(options) => serve(Plan::all(options)),
         Command::Check(options) => Ok(runtime.block_on(check::run(options))),
+        Command::NodeId(options) => machine::print_node_id(options).map(|()| ExitCode::SUCCESS),
         Command::Try(options) => Ok(runtime.block_on(trial::run(options))),
     };
     // A system call that hangs (a dead mount, say) does not keep the process.
@@ -93,6 +94,7 @@ impl Command {
             Self::Node(options) => &options.log,
             Self::All(options) => &options.log,
             Self::Check(options) => &options.log,
+            Self::NodeId(options) => &options.log,
             Self::Try(options) => &options.log,
         }
     }

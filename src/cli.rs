@@ -15,8 +15,10 @@ pub use name::{DriverName, KeyValue, ProviderName, TopologySegment, TopologyValu
 pub use trial::Try;
 
 use crate::config::{MetadataSource, duration};
-use crate::model::NodeId;
+use crate::model;
+use crate::node::identity::host;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -71,12 +73,15 @@ pub enum Command {
     Controller(Controller),
     /// Serve a node: find, format and mount volumes on this machine
     #[command(after_long_help = NODE_EXAMPLES)]
-    Node(Node),
+    Node(Box<Node>),
     /// Serve controller and node in one process
     All(Box<All>),
     /// Look whether this machine and the cloud are ready, and say what to do if not
     #[command(after_long_help = CHECK_EXAMPLES)]
     Check(Box<Check>),
+    /// Say which host this node is to the storage, or what the id of a node means
+    #[command(after_long_help = NODE_ID_EXAMPLES)]
+    NodeId(NodeId),
     /// Act as the orchestrator: take volumes through their whole life, and leave nothing behind
     #[command(after_long_help = trial::EXAMPLES)]
     Try(Try),
@@ -110,6 +115,41 @@ const CHECK_EXAMPLES: &str = "Examples:
 
   Where a node is to run:
     fuxi-csi check --role node";
+
+const NODE_ID_EXAMPLES: &str = "Examples:
+  The id that `fuxi-csi node --attach host` would have here, and what is in it:
+    fuxi-csi node-id
+
+  What is in the id of another node:
+    fuxi-csi node-id --decode AQEg...
+
+  A new key for secrets, in front of the present one; then restart the node:
+    fuxi-csi node-id --new-key";
+
+/// `fuxi-csi node-id`
+#[derive(Debug, Clone, Args)]
+pub struct NodeId {
+    /// Say what this id means, instead of this machine's
+    #[arg(long, value_name = "ID", conflicts_with = "new_key")]
+    pub decode: Option<model::NodeId>,
+
+    /// Make a new key for secrets first; what was sealed to the earlier ones can still be opened
+    #[arg(long)]
+    pub new_key: bool,
+
+    /// Which driver it is.
+    #[command(flatten)]
+    pub driver: DriverOptions,
+    /// What this machine is.
+    #[command(flatten)]
+    pub host: HostOptions,
+    /// Where the keys are.
+    #[command(flatten)]
+    pub place: PlaceOptions,
+    /// What is logged.
+    #[command(flatten)]
+    pub log: LogOptions,
+}
 
 /// `fuxi-csi controller`
 #[derive(Debug, Clone, Args)]
@@ -237,6 +277,23 @@ pub struct DriverOptions {
     /// the same on the controller and on all nodes.
     #[arg(long = "driver-name", value_name = "NAME", env = "FUXI_CSI_DRIVER_NAME")]
     pub given_name: Option<DriverName>,
+
+    /// Who attaches volumes to nodes [default: nova on a node, either on a controller]
+    ///
+    /// A node that is a server of Nova gets them from its hypervisor. Any other machine is a host, and attaches them
+    /// itself, with what Cinder tells the controller. A controller without this option serves both; with `host` it needs
+    /// no Nova.
+    #[arg(long, value_enum, value_name = "WHO", env = "FUXI_CSI_ATTACH")]
+    pub attach: Option<Attach>,
+}
+
+/// Who attaches volumes to nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum)]
+pub enum Attach {
+    /// Nova, to its servers
+    Nova,
+    /// The host itself
+    Host,
 }
 
 impl DriverOptions {
@@ -359,7 +416,7 @@ fn cluster_name(text: &str) -> Result<String, String> {
 pub struct NodeOptions {
     /// Which Nova server this is, by UUID [default: asked of the metadata sources]
     #[arg(long, value_name = "ID", env = "FUXI_CSI_NODE_ID")]
-    pub node_id: Option<NodeId>,
+    pub node_id: Option<model::NodeId>,
 
     /// In which zone this machine is [default: asked of the metadata sources]
     #[arg(long, value_name = "ZONE", env = "FUXI_CSI_ZONE")]
@@ -396,9 +453,27 @@ pub struct NodeOptions {
     #[arg(long, value_name = "N", env = "FUXI_CSI_RESERVED_ATTACHMENTS")]
     pub reserved_attachments: Option<u32>,
 
-    /// Where the node keeps its records [default: /var/lib/kubelet/plugins/<DRIVER-NAME>]
-    #[arg(long = "plugin-dir", value_name = "DIRECTORY", env = "FUXI_CSI_PLUGIN_DIR")]
-    pub given_plugin_dir: Option<PathBuf>,
+    /// Where the node keeps its records.
+    #[command(flatten)]
+    pub place: PlaceOptions,
+
+    /// What storage knows of this machine, with `--attach host`.
+    #[command(flatten)]
+    pub host: HostOptions,
+
+    /// Programs for connections that the driver does not know itself [default: /usr/libexec/fuxi-csi/connectors]
+    ///
+    /// An executable in this directory serves the connections of Cinder's driver_volume_type that it is called by. Counts
+    /// with --attach host only.
+    #[arg(long, value_name = "DIRECTORY", default_value = "/usr/libexec/fuxi-csi/connectors")]
+    #[arg(env = "FUXI_CSI_CONNECTOR_DIR", hide_default_value = true)]
+    pub connector_dir: PathBuf,
+
+    /// Use volumes that are raw files on an NFS export
+    ///
+    /// Off, since every host that can mount an export can write to every volume on it. Counts with --attach host only.
+    #[arg(long, env = "FUXI_CSI_NFS_FILES")]
+    pub nfs_files: bool,
 
     /// The file system of volumes whose class names none
     #[arg(long, value_name = "FSTYPE", default_value = "ext4", env = "FUXI_CSI_DEFAULT_FSTYPE")]
@@ -406,11 +481,45 @@ pub struct NodeOptions {
     pub default_fstype: String,
 }
 
-impl NodeOptions {
-    /// Where the node keeps its records.
+/// Where the node keeps what it has to remember.
+#[derive(Debug, Clone, Args, Default)]
+#[command(next_help_heading = "Node")]
+pub struct PlaceOptions {
+    /// Where the node keeps its records and keys [default: /var/lib/kubelet/plugins/<DRIVER-NAME>]
+    #[arg(long = "plugin-dir", value_name = "DIRECTORY", env = "FUXI_CSI_PLUGIN_DIR")]
+    pub given_plugin_dir: Option<PathBuf>,
+}
+
+impl PlaceOptions {
+    /// Where the node keeps its records and keys.
     #[must_use]
     pub fn plugin_dir(&self, driver: &DriverName) -> PathBuf {
         self.given_plugin_dir.clone().unwrap_or_else(|| PathBuf::from("/var/lib/kubelet/plugins").join(driver.as_str()))
+    }
+}
+
+/// What storage knows of this machine, with `--attach host`.
+#[derive(Debug, Clone, Args, Default)]
+#[command(next_help_heading = "Host (with --attach host)")]
+pub struct HostOptions {
+    /// The name under which storage knows this machine [default: its host name]
+    #[arg(long, value_name = "NAME", env = "FUXI_CSI_HOST_NAME")]
+    pub host_name: Option<String>,
+
+    /// The address from which this machine reaches storage [default: that of its default route]
+    #[arg(long, value_name = "IP", env = "FUXI_CSI_STORAGE_ADDRESS")]
+    pub storage_address: Option<IpAddr>,
+
+    /// Whether volumes come over several paths, which multipathd joins [default: whether multipathd runs]
+    #[arg(long, value_name = "BOOLEAN", env = "FUXI_CSI_MULTIPATH")]
+    pub multipath: Option<bool>,
+}
+
+impl HostOptions {
+    /// What counts more than what is found on the host.
+    #[must_use]
+    pub fn facts(&self) -> host::HostOptions {
+        host::HostOptions { name: self.host_name.clone(), address: self.storage_address, multipath: self.multipath }
     }
 }
 

@@ -22,7 +22,7 @@ use fuxi_csi::openstack::client::{Client, Microversion, Route, ServiceKind};
 use fuxi_csi::openstack::cloud::{ApplicationCredentialId, Auth, Cloud, Interface, Scope, Tls};
 use fuxi_csi::openstack::session::Session;
 use fuxi_csi::provider::Provider;
-use fuxi_csi::provider::cinder::{CinderProvider, Settings};
+use fuxi_csi::provider::cinder::{Attach, CinderProvider, Settings};
 use serde_json::{Value, json};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -63,8 +63,13 @@ fn replica(run: &str) -> Rig {
     let session = Session::new(cloud, vec!["fuxi-csi-test".to_owned()], Arc::new(()));
     let cinder = Client::new(session.clone(), ServiceKind::BlockStorage, 32);
     let nova = Client::new(session, ServiceKind::Compute, 32);
-    let settings =
-        Settings { driver: "cinder.fuxi.openstack.org".to_owned(), cluster: run.to_owned(), ignore_volume_zone: false };
+    let settings = Settings {
+        driver: "cinder.fuxi.openstack.org".to_owned(),
+        cluster: run.to_owned(),
+        ignore_volume_zone: false,
+        attach: Attach::Both,
+        ceph: Arc::new(Vec::new()),
+    };
     let provider = CinderProvider::new(&settings, [(String::new(), cinder.clone(), nova.clone())]).unwrap();
     let state = path.parent().unwrap().to_owned();
     Rig { provider: Arc::new(provider), cinder, nova, state, run: run.to_owned() }

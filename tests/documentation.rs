@@ -122,13 +122,14 @@ fn every_key_of_cloud_conf_is_documented_and_every_documented_key_is_read() {
         ("Global", "### `[Global]`, `[Global \"name\"]`"),
         ("BlockStorage", "### `[BlockStorage]`"),
         ("Metadata", "### `[Metadata]`"),
+        ("Ceph", "### `[Ceph \"user\"]`, `[Ceph \"user@fsid\"]`"),
     ] {
         let documented = first_column(chapter(&text, heading));
         let known: BTreeSet<&str> = config::cloud_conf::keys_of(section).into_iter().collect();
         assert!(!known.is_empty());
         assert_eq!(documented, known, "{section}");
     }
-    assert_eq!(config::cloud_conf::SECTIONS.len(), 3);
+    assert_eq!(config::cloud_conf::SECTIONS.len(), 4);
 }
 
 #[test]

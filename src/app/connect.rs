@@ -23,7 +23,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 /// What has to be there before the driver is ready.
 pub(super) struct Needs {
     pub(super) clouds: Vec<(String, Session)>,
-    pub(super) services: &'static [ServiceKind],
+    pub(super) services: Vec<ServiceKind>,
     pub(super) provider: Option<Arc<dyn Provider>>,
     pub(super) node: Option<Arc<Node>>,
 }
@@ -56,7 +56,7 @@ impl Needs {
     async fn attempt(&self, call: &Call) -> Result<(), Failure> {
         for (_, session) in &self.clouds {
             session.log_in(call).await?;
-            for service in self.services {
+            for service in &self.services {
                 session.endpoint(call, *service).await?;
             }
         }

@@ -1,21 +1,28 @@
 //! The node's side: from options to a [`Node`].
 
-use crate::cli::{DriverName, NodeOptions, TopologySegment};
+use super::registry::{ConnectorSetup, Registry};
+use crate::cli::{self, Attach, DriverOptions, HostOptions, NodeOptions, TopologySegment};
 use crate::config::{MetadataSource, NodeConfig, Source as ConfigSource};
 use crate::error::{Error, Result};
 use crate::exec::{Exec, SystemExec};
+use crate::initiator::Initiator;
 use crate::model::zone_key;
 use crate::node::connector::Connectors;
+use crate::node::connector::nfs_file::NfsFile;
+use crate::node::connector::program::Programs;
 use crate::node::connector::virtual_disk::VirtualDisk;
 use crate::node::device::Host;
 use crate::node::filesystem::Filesystems;
 use crate::node::identity::config_drive::ConfigDrive;
+use crate::node::identity::host::{self, HostFacts};
 use crate::node::identity::instance::{CloudInit, Dmi};
 use crate::node::identity::metadata_service::{self, MetadataService};
 use crate::node::identity::{Identity, IdentityOptions, Source};
+use crate::node::keychain::Keychain;
 use crate::node::mount::Mounter;
 use crate::node::mount::system::SystemMounter;
 use crate::node::{Node, NodeParts};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use url::Url;
@@ -24,7 +31,13 @@ use url::Url;
 ///
 /// # Errors
 /// `InvalidArgument`: options or files that make no sense.
-pub(super) async fn node(driver: &DriverName, options: &NodeOptions, files: Vec<PathBuf>) -> Result<Node> {
+pub(super) async fn node(
+    driver: &DriverOptions,
+    options: &NodeOptions,
+    files: Vec<PathBuf>,
+    registry: &Registry,
+) -> Result<Node> {
+    let driver_name = &driver.name();
     let config = tokio::task::spawn_blocking(move || ConfigSource::new(files, Vec::new()).load_for_node())
         .await
         .map_err(|error| Error::internal("read the configuration").because(error))??;
@@ -34,28 +47,97 @@ pub(super) async fn node(driver: &DriverName, options: &NodeOptions, files: Vec<
     let host = Host::default();
     let exec: Arc<dyn Exec> = Arc::new(SystemExec::default());
     let mounter: Arc<dyn Mounter> = Arc::new(SystemMounter::default());
-    let plugin_dir = options.plugin_dir(driver);
+    let plugin_dir = options.place.plugin_dir(driver_name);
+    let is_host = driver.attach == Some(Attach::Host);
+    let (sources, keychain) = if is_host {
+        let (facts, keychain) = host_facts(&host, &options.host, plugin_dir.clone()).await?;
+        (vec![Arc::new(facts) as Arc<dyn Source>], keychain)
+    } else {
+        (sources(options, &config, &host, &exec, &mounter, &plugin_dir)?, Keychain::none())
+    };
     let identity = Identity::new(
         IdentityOptions {
             id: options.node_id.clone(),
+            has_disk_bus: !is_host,
             zone: options.zone.as_ref().map(|zone| zone.as_str().to_owned()),
             limit: options.attach_limit.or(config.block_storage.node_volume_attach_limit),
             reserved: options.reserved_attachments,
-            topology_key: Some(zone_key(driver.as_str())),
+            topology_key: Some(zone_key(driver_name.as_str())),
             topology: TopologySegment::place(&options.topology)?,
         },
-        sources(options, &config, &host, &exec, &mounter, &plugin_dir)?,
+        sources,
     );
     Node::new(NodeParts {
-        connectors: Connectors::new().with(Arc::new(VirtualDisk::new(host.clone()))),
+        connectors: if is_host {
+            let setup = ConnectorSetup {
+                host: host.clone(),
+                exec: Arc::clone(&exec),
+                mounter: Arc::clone(&mounter),
+                plugin_dir: plugin_dir.clone(),
+            };
+            let programs = Programs::new(&options.connector_dir, host.clone(), Arc::clone(&exec));
+            let connectors = registry.connectors(&setup)?.with_programs(programs);
+            if options.nfs_files {
+                let directory = plugin_dir.join("exports");
+                connectors.with(Arc::new(NfsFile::new(setup.host, setup.exec, setup.mounter, directory)))
+            } else {
+                connectors
+            }
+        } else {
+            of_server(&host)
+        },
         filesystems: Filesystems::default(),
         default_fstype: options.default_fstype.clone(),
         exec,
         mounter,
         identity,
+        keychain,
         host,
         plugin_dir,
     })
+}
+
+/// How volumes get to a server of Nova.
+fn of_server(host: &Host) -> Connectors {
+    Connectors::new().with(Arc::new(VirtualDisk::new(host.clone())))
+}
+
+/// What storage knows of this machine, and the keys of its secrets, which are made at the first start.
+async fn host_facts(host: &Host, options: &HostOptions, plugin_dir: PathBuf) -> Result<(HostFacts, Keychain)> {
+    let (host, options) = (host.clone(), options.facts());
+    tokio::task::spawn_blocking(move || {
+        let keychain = Keychain::load(&plugin_dir, &host::name(&host, &options)?)?;
+        let key = keychain.public().ok_or_else(|| Error::internal("a keychain without a key was let through"))?;
+        Ok((HostFacts::new(host, options, key), keychain))
+    })
+    .await
+    .map_err(|error| Error::internal("load the node's keys").because(error))?
+}
+
+/// Prints which host this node is to the storage, or what an id means.
+///
+/// # Errors
+/// `InvalidArgument`: the id is none of ours, or a fact of this host cannot be. `Internal`: nothing can be written.
+pub(super) fn print_node_id(options: &cli::NodeId) -> Result<()> {
+    let facts = match &options.decode {
+        Some(id) => Initiator::unpack(id)?,
+        None => {
+            let (host, host_options) = (Host::default(), options.host.facts());
+            let plugin_dir = options.place.plugin_dir(&options.driver.name());
+            let name = host::name(&host, &host_options)?;
+            let keychain = if options.new_key {
+                Keychain::renew(&plugin_dir, &name)?
+            } else {
+                Keychain::load(&plugin_dir, &name)?
+            };
+            let key = keychain.public().ok_or_else(|| Error::internal("a keychain without a key was let through"))?;
+            host::gather(&host, &host_options, key)?
+        }
+    };
+    let text = format!("{}\n{facts}", facts.pack()?);
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|error| Error::internal("write to standard output").because(error))
 }
 
 /// Who is asked which server this is, in the order of the command line, or of cloud.conf, or the usual one.

@@ -1,8 +1,14 @@
 //! What a process can be made of: the providers by name.
 
+use crate::cli::Attach;
 use crate::config::BlockStorageOptions;
 use crate::csi::abilities::Abilities;
 use crate::error::{Error, Result};
+use crate::exec::Exec;
+use crate::node::connector::local::Local;
+use crate::node::connector::{Connector, Connectors};
+use crate::node::device::Host;
+use crate::node::mount::Mounter;
 use crate::openstack::client::{Client, ServiceKind};
 use crate::openstack::session::Session;
 use crate::provider::Provider;
@@ -10,6 +16,7 @@ use crate::provider::cinder::{self, CinderProvider};
 use crate::provider::memory::{MemoryProvider, MemorySettings};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What a provider is made from.
@@ -25,6 +32,10 @@ pub struct ProviderSetup {
     pub most_requests: usize,
     /// `[BlockStorage]` of cloud.conf.
     pub block_storage: BlockStorageOptions,
+    /// Who attaches volumes; none for either.
+    pub attach: Option<Attach>,
+    /// Knows the keys of Ceph.
+    pub ceph: Arc<dyn cinder::CephClients>,
 }
 
 /// Makes a provider. It does not wait for anything: what needs the cloud is done when it is first needed, or in
@@ -50,17 +61,61 @@ impl fmt::Debug for ProviderEntry {
     }
 }
 
+/// What a connector is made from.
+#[derive(Debug, Clone)]
+pub struct ConnectorSetup {
+    /// Where the kernel's files are.
+    pub host: Host,
+    /// Runs programs.
+    pub exec: Arc<dyn Exec>,
+    /// Mounts.
+    pub mounter: Arc<dyn Mounter>,
+    /// The driver's own directory on the host.
+    pub plugin_dir: PathBuf,
+}
+
+/// Makes a connector, for a node that attaches volumes itself.
+pub type MakeConnector = Box<dyn Fn(&ConnectorSetup) -> Result<Arc<dyn Connector>> + Send + Sync>;
+
 /// What a process can be made of.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Registry {
     providers: BTreeMap<String, ProviderEntry>,
+    connectors: Vec<MakeConnector>,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("providers", &self.providers)
+            .field("connectors", &self.connectors.len())
+            .finish()
+    }
 }
 
 impl Registry {
     /// What this crate brings along.
     #[must_use]
     pub fn standard() -> Self {
-        Self::default().with_provider("cinder", cinder()).with_provider("memory", memory())
+        Self::default()
+            .with_provider("cinder", cinder())
+            .with_provider("memory", memory())
+            .with_connector(Box::new(|setup| Ok(Arc::new(Local::new(setup.host.clone())))))
+    }
+
+    /// Adds a connector for hosts; it replaces those before it under its own kinds.
+    #[must_use]
+    pub fn with_connector(mut self, make: MakeConnector) -> Self {
+        self.connectors.push(make);
+        self
+    }
+
+    /// The connectors of a host.
+    ///
+    /// # Errors
+    /// What making one of them gives.
+    pub(super) fn connectors(&self, setup: &ConnectorSetup) -> Result<Connectors> {
+        self.connectors.iter().try_fold(Connectors::new(), |all, make| Ok(all.with(make(setup)?)))
     }
 
     /// Adds a provider, or replaces the one of this name.
@@ -116,6 +171,12 @@ fn cinder() -> ProviderEntry {
                 driver: setup.driver.clone(),
                 cluster: setup.cluster.clone(),
                 ignore_volume_zone: setup.block_storage.ignore_volume_az,
+                ceph: Arc::clone(&setup.ceph),
+                attach: match setup.attach {
+                    None => cinder::Attach::Both,
+                    Some(Attach::Nova) => cinder::Attach::Nova,
+                    Some(Attach::Host) => cinder::Attach::Host,
+                },
             };
             let clients = setup.clouds.iter().map(|(name, session)| {
                 let client = |service| Client::new(session.clone(), service, setup.most_requests);
@@ -154,6 +215,8 @@ mod tests {
             clouds: Vec::new(),
             most_requests: 1,
             block_storage: BlockStorageOptions::default(),
+            attach: None,
+            ceph: std::sync::Arc::new(Vec::new()),
         };
         let mut entry = super::memory();
         assert!(entry.make(&setup).is_ok());

@@ -3,8 +3,10 @@
 
 use crate::config::{Config, Source};
 use crate::error::{Error, Result};
+use crate::model::CephClient;
 use crate::openstack::cloud::Cloud;
 use crate::openstack::session::Settings;
+use crate::provider::cinder::CephClients;
 use async_trait::async_trait;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -61,6 +63,14 @@ impl Configuration {
             }
         }
         (Arc::clone(&state.config), state.generation)
+    }
+}
+
+#[async_trait]
+impl CephClients for Configuration {
+    async fn all(&self) -> Result<Vec<CephClient>> {
+        // Read again, if it has changed, by whoever asks for a cloud: which every attachment does before it asks for a key.
+        Ok(self.config().ceph.clone())
     }
 }
 

@@ -15,9 +15,10 @@ use crate::error::{Error, Kind, Result};
 use crate::model::StringMap;
 use crate::observe::http::{HttpServer, Readiness};
 use crate::observe::metrics::Metrics;
-use crate::openstack::client::Meter;
+use crate::openstack::client::{Meter, ServiceKind};
 use crate::openstack::session::Session;
 use crate::provider::Provider;
+use crate::provider::cinder::CephClients;
 use crate::server::{self, Services, Shutdown, Socket};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -75,7 +76,9 @@ pub(super) async fn serve(plan: Plan<'_>, registry: Registry) -> Result<()> {
         None => None,
     };
     let node = match plan.node {
-        Some(options) => Some(Arc::new(machine::node(&driver, options, plan.files.cloud_config.clone()).await?)),
+        Some(options) => {
+            Some(Arc::new(machine::node(plan.driver, options, plan.files.cloud_config.clone(), &registry).await?))
+        }
         None => None,
     };
     let services = Services {
@@ -103,7 +106,10 @@ pub(super) async fn serve(plan: Plan<'_>, registry: Registry) -> Result<()> {
 
     let (provider, clouds) =
         controller.map_or((None, Vec::new()), |controller| (Some(controller.provider), controller.clouds));
-    let needs = Needs { clouds, services: entry.services, provider, node };
+    let has_nova = plan.driver.attach != Some(cli::Attach::Host);
+    let is_needed = |service: &ServiceKind| has_nova || *service != ServiceKind::Compute;
+    let needed = entry.services.iter().copied().filter(is_needed).collect();
+    let needs = Needs { clouds, services: needed, provider, node };
     let shutdown = Shutdown { begin: CancellationToken::new(), grace: plan.service.shutdown_grace };
     let served = server::serve(socket, services, &operations, metrics, shutdown.clone());
     Box::pin(until_the_end(served, needs.met(&set_readiness), &mut signals, &shutdown)).await
@@ -155,12 +161,14 @@ impl Controller {
         entry: &ProviderEntry,
         metrics: &Metrics,
     ) -> Result<Self> {
+        let mut ceph: Arc<dyn CephClients> = Arc::new(Vec::new());
         let (clouds, block_storage) = if entry.services.is_empty() {
             (Vec::new(), BlockStorageOptions::default())
         } else {
             let source = Source::new(plan.files.cloud_config.clone(), options.cloud_name.clone());
             let configuration = Configuration::load(source).await?;
             let block_storage = configuration.config().block_storage.clone();
+            ceph = Arc::clone(&configuration) as Arc<dyn CephClients>;
             (sessions(&configuration, metrics), block_storage)
         };
         let setup = ProviderSetup {
@@ -169,6 +177,8 @@ impl Controller {
             clouds,
             most_requests: options.max_requests.get(),
             block_storage,
+            attach: plan.driver.attach,
+            ceph,
         };
         Ok(Self { provider: entry.make(&setup)?, clouds: setup.clouds })
     }

@@ -2,7 +2,7 @@
 
 use super::report::{Cause, Finding, Report};
 use crate::call::Call;
-use crate::cli::Check;
+use crate::cli::{Attach, Check};
 use crate::config::BlockStorageOptions;
 use crate::error::Result;
 use crate::openstack::cinder::{self, AbsoluteLimits, Cinder};
@@ -76,7 +76,8 @@ pub(super) async fn look(cloud: &Cloud, options: &Check, storage: &BlockStorageO
     let client = |service| Client::new(session.clone(), service, options.cloud.max_requests.get());
     let (cinder, nova) = (client(ServiceKind::BlockStorage), client(ServiceKind::Compute));
     let has_cinder = service(&name, &cinder, ServiceKind::BlockStorage, report).await;
-    let has_nova = service(&name, &nova, ServiceKind::Compute, report).await;
+    let needs_nova = options.driver.attach != Some(Attach::Host);
+    let has_nova = needs_nova && service(&name, &nova, ServiceKind::Compute, report).await;
     if has_cinder {
         report.add(&room(&name("quota"), Cinder::new(cinder.clone()).limits(&call()).await));
         report.add(&types(&name("volume types"), offer::volume_types(&cinder, &call()).await));

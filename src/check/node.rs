@@ -3,15 +3,17 @@
 use super::machine;
 use super::report::{Cause, Finding, Report};
 use crate::call::Call;
-use crate::cli::{Check, NodeOptions};
+use crate::cli::{Attach, Check, HostOptions, NodeOptions};
 use crate::config::{BlockStorageOptions, MetadataOptions, MetadataSource};
 use crate::error::{Error, Result};
 use crate::exec::SystemExec;
 use crate::node::device::Host;
 use crate::node::identity::config_drive::ConfigDrive;
+use crate::node::identity::host;
 use crate::node::identity::instance::{CloudInit, Dmi};
 use crate::node::identity::metadata_service::{DEFAULT_LIMIT, MetadataService};
 use crate::node::identity::{Server, Source};
+use crate::node::keychain;
 use crate::node::mount::system::SystemMounter;
 use std::path::Path;
 use std::sync::Arc;
@@ -39,8 +41,12 @@ pub(super) async fn look(
     report: &mut Report,
 ) {
     let node = &options.node;
-    let plugin_dir = node.plugin_dir(&options.driver.name());
-    identity(node, metadata, &plugin_dir, report).await;
+    let plugin_dir = node.place.plugin_dir(&options.driver.name());
+    if options.driver.attach == Some(Attach::Host) {
+        host_facts(node.host.clone(), &plugin_dir, report).await;
+    } else {
+        identity(node, metadata, &plugin_dir, report).await;
+    }
     if let Some(limit) = node.attach_limit.or(block_storage.node_volume_attach_limit) {
         report.add(&Finding::ok("attach limit", format!("{limit} volumes, as set")));
     }
@@ -53,6 +59,30 @@ pub(super) async fn look(
     match looked.await {
         Ok(findings) => findings.iter().for_each(|finding| report.add(finding)),
         Err(error) => report.add(&Finding::failed("machine", &Error::internal("look at it").because(error))),
+    }
+}
+
+/// Says which host this is to the storage. Nothing is made: neither a key nor a name for NVMe.
+async fn host_facts(options: HostOptions, plugin_dir: &Path, report: &mut Report) {
+    let key_file = plugin_dir.join(keychain::FILE);
+    let looked = tokio::task::spawn_blocking(move || {
+        let host = Host::default();
+        let name = host::name(&host, &options.facts())?;
+        let has_names = ["/etc/nvme/hostnqn", "/etc/nvme/hostid"].iter().all(|path| host.path(path).exists());
+        let iqn = host::initiator_name(&host)?;
+        Ok::<_, Error>((name, iqn, has_names, key_file.exists()))
+    });
+    let facts = looked.await.unwrap_or_else(|error| Err(Error::internal("look at this host").because(error)));
+    match facts {
+        Err(error) => report.add(&Finding::failed("host", &error)),
+        Ok((name, iqn, has_nvme, has_key)) => {
+            let iqn = iqn.unwrap_or_else(|| "no iSCSI initiator name".to_owned());
+            let made = |is_there: bool| if is_there { "there" } else { "made at the first start" };
+            report.add(&Finding::ok(
+                "host",
+                format!("{name}, {iqn}; NVMe names: {}; key for secrets: {}", made(has_nvme), made(has_key)),
+            ));
+        }
     }
 }
 

@@ -42,7 +42,7 @@ fn a_node_takes_no_cloud_and_finds_its_plugin_directory() {
                 --metadata-search-order metadataService,config-drive";
     let Command::Node(node) = parse(line).unwrap() else { panic!("not a node") };
     assert_eq!(
-        node.node.plugin_dir(&node.driver.name()),
+        node.node.place.plugin_dir(&node.driver.name()),
         Path::new("/var/lib/kubelet/plugins/cinder.csi.openstack.org")
     );
     assert_eq!(node.node.topology.len(), 1);
@@ -85,7 +85,7 @@ fn check_takes_the_options_of_both_roles() {
     let Command::Check(check) = parse(line).unwrap() else { panic!("not a check") };
     assert!(check.role.has_controller() && check.role.has_node());
     assert!(!Role::Node.has_controller() && !Role::Controller.has_node());
-    assert_eq!(check.node.plugin_dir(&check.driver.name()), Path::new("/p"));
+    assert_eq!(check.node.place.plugin_dir(&check.driver.name()), Path::new("/p"));
 }
 
 #[test]

@@ -3,11 +3,13 @@
 //! Several files are one: of a key that is said again, the later counts. What is not known is warned about by name and
 //! ignored, since the same file often serves the other drivers of cloud-provider-openstack.
 
+use super::files::Reader;
 use super::gcfg::{self, Entry, Section};
 use super::metadata::{MetadataOptions, MetadataSource};
 use super::settings::{Dialect, Key, NAMES, Setting, Settings};
-use super::{duration, spelling};
+use super::{ceph, duration, spelling};
 use crate::error::Result;
+use crate::model::CephClient;
 use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -17,7 +19,7 @@ const FOREIGN_SECTIONS: [&str; 6] =
     ["LoadBalancer", "LoadBalancerClass", "Networking", "Route", "KeyManager", "OpenStack"];
 
 /// The sections that are read here.
-pub const SECTIONS: [&str; 3] = ["Global", "BlockStorage", "Metadata"];
+pub const SECTIONS: [&str; 4] = ["Global", "BlockStorage", "Metadata", "Ceph"];
 
 const NODE_VOLUME_ATTACH_LIMIT: &str = "node-volume-attach-limit";
 const RESCAN_ON_RESIZE: &str = "rescan-on-resize";
@@ -43,6 +45,7 @@ pub fn keys_of(section: &str) -> Vec<&'static str> {
         "Global" => NAMES.iter().flat_map(|names| names.cloud_conf).copied().collect(),
         "BlockStorage" => BLOCK_STORAGE_KEYS.to_vec(),
         "Metadata" => METADATA_KEYS.to_vec(),
+        "Ceph" => ceph::KEYS.to_vec(),
         _ => Vec::new(),
     }
 }
@@ -67,6 +70,8 @@ pub(super) struct CloudConf {
     pub(super) clouds: Vec<(String, Settings)>,
     pub(super) warnings: Vec<String>,
     options: BTreeMap<&'static str, Setting>,
+    /// What is said about each client of Ceph.
+    ceph: BTreeMap<String, ceph::Section>,
 }
 
 impl CloudConf {
@@ -80,6 +85,11 @@ impl CloudConf {
             let known = SECTIONS.into_iter().find(|known| known.eq_ignore_ascii_case(&section.name));
             match (known, section.subsection.is_empty()) {
                 (Some("Global"), _) => self.add_cloud(file, section)?,
+                (Some("Ceph"), false) => self.add_ceph(file, section)?,
+                (Some("Ceph"), true) => self.warnings.push(format!(
+                    "{file}:{}: [Ceph]: this section needs the name of a user, such as [Ceph \"cinder\"], and is ignored",
+                    section.position.line
+                )),
                 (Some(name), true) => self.add_options(file, name, section)?,
                 _ => self.warn_about_section(file, &section),
             }
@@ -136,6 +146,25 @@ impl CloudConf {
             }
         }
         Ok(())
+    }
+
+    fn add_ceph(&mut self, file: &str, section: Section) -> Result<()> {
+        let title = title(&section);
+        for entry in section.entries {
+            match ceph::KEYS.into_iter().find(|key| same_key(key, &entry.key)) {
+                Some(key) => {
+                    let setting = setting(file, &title, entry)?;
+                    self.ceph.entry(section.subsection.clone()).or_default().insert(key, setting);
+                }
+                None => self.warn_about_key(file, &title, "Ceph", &entry),
+            }
+        }
+        Ok(())
+    }
+
+    /// The clients of Ceph.
+    pub(super) fn ceph(&self, reader: &mut Reader) -> Result<Vec<CephClient>> {
+        self.ceph.iter().map(|(name, section)| ceph::client(name, section, reader)).collect()
     }
 
     fn add_options(&mut self, file: &str, name: &'static str, section: Section) -> Result<()> {

@@ -16,6 +16,7 @@
 //!
 //! Passwords, tokens and secrets are [`SecretString`](secrecy::SecretString)s from the moment in which they are parsed.
 
+mod ceph;
 pub mod cloud_conf;
 mod clouds_yaml;
 pub mod duration;
@@ -34,6 +35,7 @@ pub use files::Fingerprint;
 pub use metadata::{MetadataOptions, MetadataSource};
 pub use source::Source;
 
+use crate::model::CephClient;
 use crate::openstack::cloud::Cloud;
 
 /// What a controller needs to know; validated.
@@ -45,6 +47,8 @@ pub struct Config {
     pub block_storage: BlockStorageOptions,
     /// Options of a node's search for itself.
     pub metadata: MetadataOptions,
+    /// Clients of Ceph.
+    pub ceph: Vec<CephClient>,
     /// The files that all this was read from, certificates and keys included.
     pub fingerprint: Fingerprint,
     /// What was not understood, or probably not meant: one sentence each, beginning with its place.

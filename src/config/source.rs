@@ -7,6 +7,7 @@ use super::files::Reader;
 use super::settings::{Key, Settings};
 use super::{BlockStorageOptions, Clouds, Config, MetadataOptions, NodeConfig, login, spelling};
 use crate::error::{Error, Result};
+use crate::model::CephClient;
 use crate::openstack::cloud::Cloud;
 use secrecy::ExposeSecret;
 use std::path::{Path, PathBuf};
@@ -45,10 +46,11 @@ impl Source {
     pub fn load(&self) -> Result<Config> {
         let mut loading = Loading { source: self, reader: Reader::default(), warnings: Vec::new() };
         match loading.parts() {
-            Ok((clouds, block_storage, metadata)) => Ok(Config {
+            Ok(Parts { clouds, block_storage, metadata, ceph }) => Ok(Config {
                 clouds,
                 block_storage,
                 metadata,
+                ceph,
                 fingerprint: loading.reader.into_fingerprint(),
                 warnings: loading.warnings,
             }),
@@ -82,6 +84,14 @@ impl Source {
     }
 }
 
+/// What the files say.
+struct Parts {
+    clouds: Clouds,
+    block_storage: BlockStorageOptions,
+    metadata: MetadataOptions,
+    ceph: Vec<CephClient>,
+}
+
 /// One run of [`Source::load`].
 struct Loading<'a> {
     source: &'a Source,
@@ -90,11 +100,12 @@ struct Loading<'a> {
 }
 
 impl Loading<'_> {
-    fn parts(&mut self) -> Result<(Clouds, BlockStorageOptions, MetadataOptions)> {
+    fn parts(&mut self) -> Result<Parts> {
         let (clouds, mut cloud_conf) = self.clouds()?;
         let block_storage = cloud_conf.block_storage()?;
+        let ceph = cloud_conf.ceph(&mut self.reader)?;
         self.warnings.append(&mut cloud_conf.warnings);
-        Ok((clouds, block_storage, cloud_conf.metadata()?))
+        Ok(Parts { clouds, block_storage, metadata: cloud_conf.metadata()?, ceph })
     }
 
     fn clouds(&mut self) -> Result<(Clouds, CloudConf)> {

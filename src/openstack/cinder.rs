@@ -7,8 +7,8 @@ mod objects;
 mod sources;
 
 pub use objects::{
-    AbsoluteLimits, AttachedTo, Attachment, AttachmentStatus, Backup, BackupStatus, Made, Message, Metadata, Part,
-    Pool, PoolCapabilities, Quota, Snapshot, SnapshotStatus, Volume, VolumeStatus, VolumeType,
+    AbsoluteLimits, AttachedTo, Attachment, AttachmentStatus, AttachmentWithInfo, Backup, BackupStatus, Made, Message,
+    Metadata, Part, Pool, PoolCapabilities, Quota, Snapshot, SnapshotStatus, Volume, VolumeStatus, VolumeType,
 };
 pub use sources::{BackupSource, SeenVolume, SnapshotSource, VolumeNotes, VolumeSource};
 
@@ -30,6 +30,10 @@ pub const VOLUME_FROM_BACKUP: Microversion = Microversion(3, 47);
 pub const BACKUP_ZONE: Microversion = Microversion(3, 51);
 /// Attachments are objects of their own.
 pub const ATTACHMENTS: Microversion = Microversion(3, 27);
+/// An attachment can be completed without Nova.
+pub const COMPLETE_ATTACHMENT: Microversion = Microversion(3, 44);
+/// An attachment can be for reading only.
+pub const ATTACHMENT_MODE: Microversion = Microversion(3, 54);
 /// Lists of volumes can be filtered by time.
 pub const TIME_FILTER: Microversion = Microversion(3, 60);
 /// A snapshot of a volume in use needs no `force`, and must not have it.
@@ -100,6 +104,17 @@ pub struct NewBackup {
     pub availability_zone: Option<String>,
     /// Its metadata; needs [`BACKUP_METADATA`].
     pub metadata: Metadata,
+}
+
+/// What a new attachment to a host should be. It has no server, so that Nova is never asked about it.
+#[derive(Debug, Clone)]
+pub struct NewAttachment<'a> {
+    /// Of which volume.
+    pub volume: &'a str,
+    /// What back ends need to know of the host.
+    pub connector: serde_json::Value,
+    /// Whether the host only reads; older Cinders are not told.
+    pub read_only: bool,
 }
 
 /// Which part of which list.
@@ -193,6 +208,7 @@ envelope! {
     QuotaBody { quota_set: HashMap<String, serde_json::Value> }
     PoolsBody { pools: Vec<Pool> }
     AttachmentsBody { attachments: Vec<Attachment> }
+    AttachmentBody { attachment: AttachmentWithInfo }
     MessagesBody { messages: Vec<Message> }
     TypeBody { volume_type: VolumeType }
     TypesBody { volume_types: Vec<VolumeType> }
@@ -370,6 +386,34 @@ impl Cinder {
     pub async fn attachments(&self, call: &Call, volume: &str) -> Result<Vec<Attachment>> {
         let route = Route::new("/attachments").query("volume_id", volume).microversion(ATTACHMENTS);
         Ok(self.client.get::<AttachmentsBody>(call, route).await?.attachments)
+    }
+
+    /// One attachment, with what is needed to use it.
+    pub async fn attachment(&self, call: &Call, id: &str) -> Result<AttachmentWithInfo> {
+        let version = self.up_to(call, ATTACHMENT_MODE).await?;
+        let route = Route::new("/attachments/{}").id(id).microversion(version);
+        Ok(self.client.get::<AttachmentBody>(call, route).await?.attachment)
+    }
+
+    /// Makes a volume reachable from a host. The volume stays `attaching` until the attachment is completed.
+    pub async fn create_attachment(&self, call: &Call, new: &NewAttachment<'_>) -> Result<AttachmentWithInfo> {
+        self.require(call, COMPLETE_ATTACHMENT, "a volume at a host that is no server of Nova").await?;
+        let version = self.up_to(call, ATTACHMENT_MODE).await?;
+        let mut attachment = serde_json::json!({"volume_uuid": new.volume, "connector": new.connector});
+        if version >= ATTACHMENT_MODE
+            && let Some(attachment) = attachment.as_object_mut()
+        {
+            attachment.insert("mode".to_owned(), if new.read_only { "ro" } else { "rw" }.into());
+        }
+        let route = Route::new("/attachments").microversion(version);
+        let body = serde_json::json!({ "attachment": attachment });
+        Ok(self.client.post::<AttachmentBody>(call, route, &body).await?.attachment)
+    }
+
+    /// Says that the host uses the volume: it is in use from then on.
+    pub async fn complete_attachment(&self, call: &Call, id: &str) -> Result<()> {
+        let route = Route::new("/attachments/{}/action").id(id).microversion(COMPLETE_ATTACHMENT);
+        self.client.act(call, route, &serde_json::json!({"os-complete": {}})).await
     }
 
     /// Removes an attachment. Cinder refuses (409) where Nova still has it.

@@ -13,6 +13,7 @@ mod credentials;
 mod driver;
 mod duplicates;
 mod fidelity;
+mod hosts;
 mod lists;
 mod matrix;
 mod older_services;

@@ -174,7 +174,7 @@ fn a_section_leads_to_clouds_yaml_when_it_says_so_or_names_a_cloud() {
 
 #[test]
 fn the_documented_keys_are_those_that_are_read() {
-    assert_eq!(SECTIONS.map(keys_of).map(|keys| keys.len()), [31, BLOCK_STORAGE_KEYS.len(), METADATA_KEYS.len()]);
+    assert_eq!(SECTIONS.map(keys_of).map(|keys| keys.len()), [31, BLOCK_STORAGE_KEYS.len(), METADATA_KEYS.len(), 4]);
     assert!(keys_of("Nowhere").is_empty());
 }
 

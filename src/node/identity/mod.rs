@@ -4,6 +4,7 @@
 //! fails is no failure as long as another one answers, and if none does, the error says what each of them said.
 
 pub mod config_drive;
+pub mod host;
 pub mod instance;
 pub mod limit;
 pub mod metadata_service;
@@ -53,6 +54,8 @@ pub struct IdentityOptions {
     pub limit: Option<NonZeroU32>,
     /// How many places of the disk bus are kept for other disks, instead of as many as there are now.
     pub reserved: Option<u32>,
+    /// Whether volumes are disks of a hypervisor, so that the machine's disk bus limits their number.
+    pub has_disk_bus: bool,
     /// The key of the zone's segment; none for no zone at all.
     pub topology_key: Option<String>,
     /// More segments.
@@ -87,7 +90,8 @@ impl Identity {
         }
         let limit = match self.options.limit {
             Some(limit) => Some(limit),
-            None => limit::of_disks(call, host, records, self.options.reserved).await?,
+            None if self.options.has_disk_bus => limit::of_disks(call, host, records, self.options.reserved).await?,
+            None => None,
         };
         Ok(NodeInfo { id, limit, topology })
     }

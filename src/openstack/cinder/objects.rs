@@ -227,6 +227,25 @@ pub struct Attachment {
     pub instance: Option<String>,
 }
 
+/// One attachment and the way to the volume. Does not show in `Debug`: there may be passwords in it.
+#[derive(Clone, Deserialize)]
+pub struct AttachmentWithInfo {
+    /// Its id.
+    pub id: String,
+    /// `ro` or `rw`, since 3.54.
+    #[serde(default)]
+    pub attach_mode: Option<String>,
+    /// `driver_volume_type` and what belongs to it; empty if there is none (yet).
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub connection_info: serde_json::Map<String, serde_json::Value>,
+}
+
+impl fmt::Debug for AttachmentWithInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AttachmentWithInfo").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
 /// A snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Snapshot {

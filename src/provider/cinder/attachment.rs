@@ -6,13 +6,14 @@
 //! left-over attachment is removed; Cinder itself refuses that as long as Nova still uses it.
 
 use super::failure::{is_refused_with, is_stuck, says, wrong_state};
+use super::host::tag::of_cluster;
 use super::volume::{gib, needs_sharing};
 use super::{CinderProvider, Cloud, found};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Bytes, Capability, Connection, KIND_NOVA, NodeId, VolumeId};
 use crate::openstack::cinder::{Volume, VolumeStatus};
-use crate::provider::handle::{VolumeHandle, server_of};
+use crate::provider::handle::{Uuid, VolumeHandle, server_of};
 use std::time::Duration;
 
 /// How long to wait before a request is repeated that came too early; it grows with each repetition.
@@ -66,13 +67,10 @@ impl CinderProvider {
         &self,
         call: &Call,
         id: &VolumeId,
-        node: &NodeId,
+        server: &Uuid,
         capability: &Capability,
     ) -> Result<Connection> {
         let (volume, cloud) = self.existing(id)?;
-        let server = server_of(node).ok_or_else(|| {
-            Error::not_found(format!("there is no server {node}: a node id of Nova is a server's UUID"))
-        })?;
         needs_sharing(capability)?;
         let (volume, server) = (volume.id.as_str(), server.as_str());
         let mut pause = Pause::new();
@@ -252,6 +250,7 @@ fn connection(volume: &str, size: Bytes) -> Connection {
         kind: KIND_NOVA.to_owned(),
         data: serde_json::json!({"serial": volume}),
         size: Some(size),
+        read_only: false,
         sealed: None,
     }
 }
@@ -338,7 +337,7 @@ async fn await_no_record(call: &Call, cloud: &Cloud, id: &str, server: &str) -> 
 }
 
 /// Waits until the status of a volume is another one.
-async fn await_settled(call: &Call, cloud: &Cloud, volume: &Volume) -> Result<()> {
+pub(super) async fn await_settled(call: &Call, cloud: &Cloud, volume: &Volume) -> Result<()> {
     let was = volume.status.clone();
     cloud
         .volumes
@@ -348,9 +347,10 @@ async fn await_settled(call: &Call, cloud: &Cloud, volume: &Volume) -> Result<()
         .await
 }
 
-/// The nodes that a volume is attached to.
-pub(super) fn attached_nodes(volume: &Volume) -> Vec<NodeId> {
-    volume.attached_servers().filter_map(|server| server.parse().ok()).collect()
+/// The nodes of this cluster that a volume is attached to.
+pub(super) fn attached_nodes(volume: &Volume, cluster: &str) -> Vec<NodeId> {
+    let servers = volume.attached_servers().filter_map(|server| server.parse().ok());
+    servers.chain(of_cluster(volume, cluster).map(|(_, tag)| tag.node().clone())).collect()
 }
 
 #[cfg(test)]

@@ -250,6 +250,7 @@ impl CinderProvider {
     }
 
     fn status(&self, cloud: &Cloud, volume: &cinder::Volume) -> Result<VolumeStatus> {
+        cloud.shapes.note(volume);
         Ok(VolumeStatus {
             volume: Volume {
                 id: VolumeHandle::write(&cloud.name, &volume.id)?,
@@ -258,7 +259,7 @@ impl CinderProvider {
                 topology: self.zones.reachable_from(&volume.availability_zone, None),
                 context: StringMap::new(),
             },
-            published: attached_nodes(volume),
+            published: attached_nodes(volume, self.names.cluster()),
             health: health(volume),
         })
     }

@@ -1,6 +1,6 @@
-//! Volumes of Cinder, attached to nodes by Nova.
+//! Volumes of Cinder, attached to servers by Nova and to other hosts by Cinder itself.
 //!
-//! One file per noun: [`volume`] (make, remove, look), [`attachment`] (publish, unpublish), [`snapshot`], [`backup`],
+//! One file per noun: [`volume`] (make, remove, look), [`attachment`] and [`host`] (publish, unpublish), [`snapshot`], [`backup`],
 //! [`expansion`], [`capacity`]; [`names`], [`parameters`] and [`topology`] are what classes and metadata say, [`failure`]
 //! what refusals mean. There is no store: everything is found again by name, metadata and state.
 
@@ -9,6 +9,7 @@ mod backup;
 mod capacity;
 mod expansion;
 mod failure;
+mod host;
 mod leftover;
 mod listing;
 pub mod names;
@@ -19,18 +20,21 @@ pub mod topology;
 mod volume;
 
 use crate::call::Call;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
+use crate::initiator::Initiator;
 use crate::model::{
-    Capability, Connection, NodeId, Page, PageRequest, Secrets, StringMap, Volume, VolumeId, VolumeSpec, VolumeStatus,
+    Capability, CephClient, Connection, NodeId, Page, PageRequest, Secrets, StringMap, Volume, VolumeId, VolumeSpec,
+    VolumeStatus,
 };
 use crate::openstack::cinder::{self, BackupSource, Cinder, SnapshotSource, VolumeNotes, VolumeSource};
 use crate::openstack::client::{Client, Microversion};
 use crate::openstack::nova::{Nova, ServerSource};
 use crate::openstack::watch::Watch;
-use crate::provider::handle::{VolumeHandle, check_cloud_name};
+use crate::provider::handle::{Uuid, VolumeHandle, check_cloud_name, server_of};
 use crate::provider::{Capacity, Expand, Provider, Snapshots};
 use async_trait::async_trait;
 use failure::Doubts;
+use host::known::{Hosts, Shapes, Turns};
 use names::Names;
 use secrecy::ExposeSecret;
 use std::collections::BTreeMap;
@@ -50,6 +54,45 @@ pub struct Settings {
     pub cluster: String,
     /// Whether a volume's zone says nothing about the nodes that can use it.
     pub ignore_volume_zone: bool,
+    /// Who attaches volumes.
+    pub attach: Attach,
+    /// Knows the keys of Ceph.
+    pub ceph: Arc<dyn CephClients>,
+}
+
+/// Knows the users of Ceph clusters, as they are now.
+#[async_trait]
+pub trait CephClients: std::fmt::Debug + Send + Sync {
+    /// Those that are configured.
+    ///
+    /// # Errors
+    /// `Internal`: the configuration cannot be read.
+    async fn all(&self) -> Result<Vec<CephClient>>;
+}
+
+#[async_trait]
+impl CephClients for Vec<CephClient> {
+    async fn all(&self) -> Result<Vec<CephClient>> {
+        Ok(self.clone())
+    }
+}
+
+/// Who attaches volumes to nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Attach {
+    /// Nova to its servers, and Cinder to other hosts.
+    #[default]
+    Both,
+    /// Nova only.
+    Nova,
+    /// Cinder only; there need be no Nova.
+    Host,
+}
+
+/// A node as its id describes it.
+enum NodeKind {
+    Server(Uuid),
+    Host(Box<Initiator>),
 }
 
 /// The services of one cloud, and the waits on them.
@@ -62,6 +105,8 @@ struct Cloud {
     snapshots: Watch<SnapshotSource>,
     backups: Watch<BackupSource>,
     servers: Watch<ServerSource>,
+    shapes: Shapes,
+    turns: Turns,
     doubts: Doubts,
     pools_are_hidden: AtomicBool,
 }
@@ -79,6 +124,8 @@ impl Cloud {
             notes,
             cinder,
             nova,
+            shapes: Shapes::default(),
+            turns: Turns::default(),
             doubts: Doubts::default(),
             pools_are_hidden: AtomicBool::new(false),
         }
@@ -89,6 +136,9 @@ impl Cloud {
 pub struct CinderProvider {
     names: Names,
     zones: Zones,
+    attach: Attach,
+    ceph: Arc<dyn CephClients>,
+    hosts: Hosts,
     clouds: BTreeMap<String, Cloud>,
 }
 
@@ -110,7 +160,8 @@ impl CinderProvider {
         if by_name.is_empty() {
             return Err(Error::invalid("no cloud is configured"));
         }
-        Ok(Self { names, zones, clouds: by_name })
+        let (attach, ceph) = (settings.attach, Arc::clone(&settings.ceph));
+        Ok(Self { names, zones, attach, ceph, hosts: Hosts::default(), clouds: by_name })
     }
 
     /// The cloud that a class's secret names; without one, the default cloud.
@@ -144,6 +195,38 @@ impl CinderProvider {
 
     fn cloud_names(&self) -> String {
         self.clouds.keys().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
+    }
+
+    /// What kind of node this is, if there is a way to attach volumes to it.
+    fn kind_of(&self, node: &NodeId) -> Result<NodeKind> {
+        if let Some(server) = server_of(node) {
+            return match self.attach {
+                Attach::Host => Err(Error::invalid(format!(
+                    "node {node} is a server of Nova, and this controller runs with --attach host"
+                ))),
+                Attach::Both | Attach::Nova => Ok(NodeKind::Server(server)),
+            };
+        }
+        let host = Initiator::unpack(node).map_err(|error| {
+            error.as_kind(Kind::NotFound).during("there is no such node: it is neither the UUID of a server nor a host")
+        })?;
+        match self.attach {
+            Attach::Nova => Err(Error::invalid(format!(
+                "host {} is no server of Nova, and this controller runs with --attach nova",
+                host.host
+            ))),
+            Attach::Both | Attach::Host => Ok(NodeKind::Host(Box::new(host))),
+        }
+    }
+
+    async fn detach_from_all(&self, call: &Call, id: &VolumeId) -> Result<()> {
+        if self.attach != Attach::Nova {
+            self.detach_from_all_hosts(call, id).await?;
+        }
+        if self.attach != Attach::Host {
+            self.detach_everywhere(call, id).await?;
+        }
+        Ok(())
     }
 
     /// The volume of a handle, which must be one that can exist.
@@ -190,28 +273,41 @@ impl Provider for CinderProvider {
         id: &VolumeId,
         node: &NodeId,
         capability: &Capability,
-        _read_only: bool,
+        read_only: bool,
     ) -> Result<Connection> {
-        // Nova knows no read-only attachment: the node sees to that.
-        Box::pin(self.attach(call, id, node, capability))
-            .await
-            .map_err(|error| error.during(format!("attach volume {id} to server {node}")))
+        match self.kind_of(node)? {
+            // Nova knows no read-only attachment: the node sees to that.
+            NodeKind::Server(server) => Box::pin(self.attach(call, id, &server, capability))
+                .await
+                .map_err(|error| error.during(format!("attach volume {id} to server {server}"))),
+            NodeKind::Host(host) => Box::pin(self.attach_to_host(call, id, (node, &host), capability, read_only))
+                .await
+                .map_err(|error| error.during(format!("attach volume {id} to host {}", host.host))),
+        }
     }
 
     async fn unpublish(&self, call: &Call, id: &VolumeId, node: Option<&NodeId>) -> Result<()> {
         let outcome = match node {
-            Some(node) => Box::pin(self.detach(call, id, node)).await,
-            None => Box::pin(self.detach_everywhere(call, id)).await,
+            None => Box::pin(self.detach_from_all(call, id)).await,
+            Some(node) if server_of(node).is_some() => Box::pin(self.detach(call, id, node)).await,
+            Some(node) => {
+                let host = Initiator::unpack(node).ok();
+                Box::pin(self.detach_from_host(call, id, node, host.as_ref())).await
+            }
         };
-        let from = node.map_or_else(|| "every server".to_owned(), |node| format!("server {node}"));
+        let from = node.map_or_else(|| "every node".to_owned(), |node| format!("node {node}"));
         outcome.map_err(|error| error.during(format!("detach volume {id} from {from}")))
     }
 
     async fn ready(&self, call: &Call) -> Result<()> {
         for cloud in self.clouds.values() {
             new_enough(call, "Cinder", cloud.cinder.client(), OLDEST_CINDER).await?;
-            // Every Nova that is alive attaches volumes; what it speaks is learned here, before the first attachment.
-            cloud.nova.highest(call).await?;
+            if self.attach == Attach::Host {
+                new_enough(call, "Cinder", cloud.cinder.client(), cinder::COMPLETE_ATTACHMENT).await?;
+            } else {
+                // Every Nova that is alive attaches volumes; what it speaks is learned here, before the first attachment.
+                cloud.nova.highest(call).await?;
+            }
         }
         Ok(())
     }
@@ -252,7 +348,7 @@ async fn new_enough(call: &Call, service: &str, client: &Client, oldest: Microve
 fn found<T>(answer: Result<T>) -> Result<Option<T>> {
     match answer {
         Ok(object) => Ok(Some(object)),
-        Err(error) if error.is(crate::error::Kind::NotFound) => Ok(None),
+        Err(error) if error.is(Kind::NotFound) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -68,6 +68,12 @@ impl Names {
         format!("{}/{word}", self.driver)
     }
 
+    /// The cluster's name.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
     /// What people read as description in Cinder.
     #[must_use]
     pub fn description(&self) -> String {

@@ -234,7 +234,10 @@ impl CinderProvider {
     async fn make_deletable(&self, call: &Call, cloud: &Cloud, volume: &cinder::Volume, refused: Error) -> Result<()> {
         match &volume.status {
             VolumeStatus::Reserved | VolumeStatus::Attaching => {
-                if self.release_stale(call, cloud, volume, None).await? {
+                let is_ours = self.names.is_ours(&volume.metadata);
+                if self.release_stale(call, cloud, volume, None).await?
+                    || self.remove_unfinished(call, cloud, volume, is_ours).await?
+                {
                     return Ok(());
                 }
                 Err(wrong_state(volume).because(refused))
@@ -280,7 +283,10 @@ impl CinderProvider {
             })
             .await?;
         match back {
-            None => Ok(()),
+            None => {
+                cloud.shapes.forget(id);
+                Ok(())
+            }
             // Some back ends refuse only after Cinder has agreed: clones or snapshots depend on the data.
             Some(volume) if volume.status == VolumeStatus::Available => {
                 let why = ended_in_error(call, cloud, "volume", id, "available instead of being deleted").await;
@@ -336,6 +342,7 @@ impl CinderProvider {
         parameters: &VolumeParameters,
         volume: &cinder::Volume,
     ) -> Result<Volume> {
+        cloud.shapes.note(volume);
         let mut context = parameters.context.clone();
         if self.names.is_drop_in() && spec.source.is_some() {
             context.insert(self.names.context_key(RESIZE_REQUIRED_CONTEXT), "true".to_owned());

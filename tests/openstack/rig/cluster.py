@@ -6,7 +6,7 @@ import socket
 
 from .driver import CLOUD_CONF, Driver, environment
 from .namespaces import Namespaces
-from .node import NodeHost
+from .node import BareHost, NodeHost
 from .terminal import indented, run_shown, say
 
 
@@ -44,15 +44,12 @@ class Cluster:
             self.orchestrator = stack.enter_context(Namespaces("--mount", "--propagation", "slave"))
             self.orchestrator.run("mount --bind {0} {0}".format(self.work),
                                   "mount --make-private " + self.work, "mount --make-shared " + self.work)
-            self.hosts = [stack.enter_context(NodeHost(
-                self.cloud, "node-%d" % number, self.folder_of("node-%d" % number), within=self.orchestrator,
-                reaches_cloud=False, mounts_shares=self.provider.mounts_shares))
-                for number in range(1, self.size + 1)]
+            self.hosts = [stack.enter_context(self.host("node-%d" % number)) for number in range(1, self.size + 1)]
             self.controller = stack.enter_context(self.driver("controller", [
                 "--cloud-config", self.cloud_conf, "--cluster", "demo",
-                "--http-endpoint", self.metrics_url.split("/")[2]]))
+                "--http-endpoint", self.metrics_url.split("/")[2], *self.attach]))
             self.nodes = [stack.enter_context(self.driver(host.name, [
-                "--metadata-search-order", "metadata-service",
+                *self.identity(host),
                 "--plugin-dir", os.path.join(host.folder, "plugin")], host.enter)) for host in self.hosts]
             self.stack = stack.pop_all()
         return self
@@ -64,6 +61,23 @@ class Cluster:
         folder = os.path.join(self.folder, name)
         os.makedirs(folder)
         return folder
+
+    @property
+    def attach(self):
+        return ["--attach", "host"] if self.provider.attach == "host" else []
+
+    def host(self, name):
+        """What a node runs on."""
+        if self.provider.attach == "host":
+            return BareHost(name, self.folder_of(name), self.orchestrator)
+        return NodeHost(self.cloud, name, self.folder_of(name), within=self.orchestrator, reaches_cloud=False,
+                        mounts_shares=self.provider.mounts_shares)
+
+    def identity(self, host):
+        """How a node process gets to know what it is."""
+        if self.provider.attach == "host":
+            return [*self.attach, "--host-name", host.name, "--zone", "nova"]
+        return ["--metadata-search-order", "metadata-service"]
 
     def driver(self, name, options, enter=()):
         role = "controller" if name == "controller" else "node"
@@ -92,8 +106,8 @@ class Cluster:
 
     def check(self, show):
         """`fuxi-csi check` with the controller's configuration; its exit code."""
-        return run_shown([self.binary, "check", "--provider", self.provider.name, "--cloud-config", self.cloud_conf],
-                         show, self.folder + "/check.log", self.env)
+        return run_shown([self.binary, "check", "--provider", self.provider.name, "--cloud-config", self.cloud_conf,
+                          *self.attach], show, self.folder + "/check.log", self.env)
 
     def try_command(self, *options):
         """The words of `fuxi-csi try` against this cluster."""

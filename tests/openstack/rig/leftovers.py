@@ -18,6 +18,8 @@ def on_servers(cluster):
     """What Nova says is attached to the nodes, and the disks that they see."""
     found = []
     for host in cluster.hosts:
+        if not host.server_id:
+            continue
         attached = cluster.cloud.api("GET", "compute", "/servers/%s/os-volume_attachments" % host.server_id)
         found += ["volume %s on %s" % (a["volumeId"], host.name) for a in attached["volumeAttachments"]]
         found += ["disk %s on %s" % (name, host.name) for name in os.listdir(host.by_id)]

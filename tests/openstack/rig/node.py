@@ -1,4 +1,4 @@
-"""A Nova server, and namespaces in which this machine is that server."""
+"""What a node runs on: a Nova server, or a host that Nova does not know; namespaces in which this machine is it."""
 
 import contextlib
 import os
@@ -63,3 +63,38 @@ class NodeHost:
 
     def run(self, *command, **options):
         return subprocess.run([*self.enter, *command], **options)
+
+
+class BareHost:
+    """Namespaces in which this machine is a host that OpenStack does not know.
+
+    There is no network but loopback, and so no metadata service; /dev is the machine's own, /etc/iscsi and /etc/nvme
+    are not.
+
+    `enter`: the words that run a command there.
+    """
+
+    server_id = None
+
+    def __init__(self, name, folder, within):
+        """folder: for our files; within: namespaces whose mounts are seen, and that see ours where they are shared."""
+        self.name, self.folder, self.within = name, folder, within
+
+    def __enter__(self):
+        self.namespaces = Namespaces("--net", "--mount", "--propagation", "unchanged", within=self.within.enter)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.namespaces)
+            self.enter = self.namespaces.enter
+            # names of its own: with those of this machine, all hosts would be one to the storage
+            for directory, name, content in (("nvme", "README", ""), (
+                    "iscsi", "initiatorname.iscsi", "InitiatorName=iqn.2016-04.com.open-iscsi:%s\n" % self.name)):
+                ours = os.path.join(self.folder, directory)
+                os.makedirs(ours)
+                with open(os.path.join(ours, name), "w") as f:
+                    f.write(content)
+                self.namespaces.run("mkdir -p /etc/" + directory, "mount --bind %s /etc/%s" % (ours, directory))
+            self.stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *problem):
+        return self.stack.__exit__(*problem)

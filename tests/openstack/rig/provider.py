@@ -10,11 +10,15 @@ class Provider:
     parameters: dict        # of a StorageClass
     collections: tuple      # what a driver makes: (service, collection) each
     mounts_shares: bool = False
+    attach: str = "nova"    # or "host": nodes that are no servers
 
 
-PROVIDERS = {p.name: p for p in (
-    Provider("cinder", ("cinder", "nova"), {},
-             (("volume", "volumes"), ("volume", "snapshots"), ("volume", "backups"), ("volume", "attachments"))),
-    Provider("manila", ("cinder", "nova", "manila"), {"type": "default"},
-             (("share", "shares"), ("share", "snapshots")), mounts_shares=True),
-)}
+CINDER = Provider("cinder", ("cinder", "nova"), {},
+                  (("volume", "volumes"), ("volume", "snapshots"), ("volume", "backups"), ("volume", "attachments")))
+
+PROVIDERS = {
+    "cinder": CINDER,
+    "undercloud": dataclasses.replace(CINDER, services=("cinder",), attach="host"),
+    "manila": Provider("manila", ("cinder", "nova", "manila"), {"type": "default"},
+                       (("share", "shares"), ("share", "snapshots")), mounts_shares=True),
+}

@@ -4,6 +4,7 @@ use super::fault::Fault;
 use super::flow::{Flow, Subject};
 use super::report::Verdict;
 use crate::driver::Driver;
+use crate::hosts::host;
 use crate::sidecar::{Sidecar, until_done};
 use crate::standin::Standin;
 use crate::standin::cloud::{Cloud, Outcome, Pace, Step};
@@ -66,7 +67,11 @@ impl Bench {
         let mut verdict = Verdict::new(case.clone());
         let mut subject = Subject {
             name: format!("pvc-{:04}", NAMES.fetch_add(1, Ordering::SeqCst)),
-            nodes: self.standin.cloud(|cloud| cloud.servers.iter().map(|server| server.id.clone()).collect()),
+            nodes: if case.flow.is_of_hosts() {
+                vec![host("rack-1").id(), host("rack-2").id()]
+            } else {
+                self.standin.cloud(|cloud| cloud.servers.iter().map(|server| server.id.clone()).collect())
+            },
             ..Subject::default()
         };
         let flow = case.flow;
@@ -126,7 +131,7 @@ impl Bench {
     /// Everything the flow made is taken away again, through the driver.
     async fn undo(&mut self, flow: Flow, subject: &Subject) -> Result<(), String> {
         let Self { standin, driver } = self;
-        if flow.needs_attachment() || flow == Flow::Publish {
+        if flow.needs_attachment() || matches!(flow, Flow::Publish | Flow::PublishToHost) {
             for node in &subject.nodes {
                 until_done(standin, driver, PATIENCE, async |it| it.unpublish(&subject.volume, node).await)
                     .await

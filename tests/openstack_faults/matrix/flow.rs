@@ -3,7 +3,7 @@
 use crate::proto;
 use crate::proto::volume_capability::access_mode::Mode;
 use crate::sidecar::{GIB, Sidecar, capability, create_request, from_snapshot, from_volume, mounted};
-use crate::standin::cloud::{Cloud, Disk, Kind};
+use crate::standin::cloud::{Attachment, Cloud, Disk, Kind};
 use tonic::Status;
 
 /// One RPC, from a prepared start to a checked end.
@@ -19,6 +19,10 @@ pub(super) enum Flow {
     PublishToSecond,
     Unpublish,
     UnpublishFromAll,
+    PublishToHost,
+    PublishToSecondHost,
+    UnpublishFromHost,
+    UnpublishFromAllHosts,
     ExpandOffline,
     ExpandOnline,
     Snapshot,
@@ -35,7 +39,7 @@ pub(super) enum Flow {
 }
 
 impl Flow {
-    pub(super) const ALL: [Self; 23] = [
+    pub(super) const ALL: [Self; 27] = [
         Self::Create,
         Self::CreateFromSnapshot,
         Self::CreateFromVolume,
@@ -46,6 +50,10 @@ impl Flow {
         Self::PublishToSecond,
         Self::Unpublish,
         Self::UnpublishFromAll,
+        Self::PublishToHost,
+        Self::PublishToSecondHost,
+        Self::UnpublishFromHost,
+        Self::UnpublishFromAllHosts,
         Self::ExpandOffline,
         Self::ExpandOnline,
         Self::Snapshot,
@@ -80,6 +88,9 @@ impl Flow {
             Self::PublishToSecond
                 | Self::Unpublish
                 | Self::UnpublishFromAll
+                | Self::PublishToSecondHost
+                | Self::UnpublishFromHost
+                | Self::UnpublishFromAllHosts
                 | Self::ExpandOnline
                 | Self::SnapshotInUse
                 | Self::BackupInUse
@@ -87,7 +98,23 @@ impl Flow {
     }
 
     pub(super) fn is_multiattach(self) -> bool {
-        matches!(self, Self::PublishToSecond | Self::UnpublishFromAll)
+        matches!(
+            self,
+            Self::PublishToSecond | Self::UnpublishFromAll | Self::PublishToSecondHost | Self::UnpublishFromAllHosts
+        )
+    }
+
+    /// Whether the nodes are no servers of Nova.
+    pub(super) fn is_of_hosts(self) -> bool {
+        matches!(
+            self,
+            Self::PublishToHost | Self::PublishToSecondHost | Self::UnpublishFromHost | Self::UnpublishFromAllHosts
+        )
+    }
+
+    /// Whether two nodes have the volume before.
+    fn needs_second_attachment(self) -> bool {
+        matches!(self, Self::UnpublishFromAll | Self::UnpublishFromAllHosts)
     }
 }
 
@@ -123,7 +150,7 @@ impl Subject {
         if flow.needs_attachment() {
             self.publish(flow, sidecar, 0).await?;
         }
-        if flow == Flow::UnpublishFromAll {
+        if flow.needs_second_attachment() {
             self.publish(flow, sidecar, 1).await?;
         }
         if flow.needs_snapshot() {
@@ -151,12 +178,14 @@ impl Subject {
             Flow::CreateFromBackup => create.volume_content_source = from_snapshot(&self.backup),
             Flow::CreateFromVolume => create.volume_content_source = from_volume(&self.volume),
             Flow::Delete => return sidecar.delete(&self.volume).await,
-            Flow::Publish => return sidecar.publish(&self.volume, &self.nodes[0]).await.map(drop),
-            Flow::PublishToSecond => {
+            Flow::Publish | Flow::PublishToHost => {
+                return sidecar.publish(&self.volume, &self.nodes[0]).await.map(drop);
+            }
+            Flow::PublishToSecond | Flow::PublishToSecondHost => {
                 return sidecar.publish_as(&self.volume, &self.nodes[1], shared()).await.map(drop);
             }
-            Flow::Unpublish => return sidecar.unpublish(&self.volume, &self.nodes[0]).await,
-            Flow::UnpublishFromAll => return sidecar.unpublish(&self.volume, "").await,
+            Flow::Unpublish | Flow::UnpublishFromHost => return sidecar.unpublish(&self.volume, &self.nodes[0]).await,
+            Flow::UnpublishFromAll | Flow::UnpublishFromAllHosts => return sidecar.unpublish(&self.volume, "").await,
             Flow::ExpandOffline | Flow::ExpandOnline => {
                 let size = sidecar.expand(&self.volume, 2).await?;
                 return if size == 2 * GIB { Ok(()) } else { Err(Status::data_loss(format!("expanded to {size}"))) };
@@ -219,12 +248,23 @@ impl Subject {
         }
         let attached = |node: usize| {
             let on = |disk: &&Disk| disk.volume == self.volume && disk.server == self.nodes[node];
-            cloud.disks.iter().filter(on).count()
+            let tag = format!("csi:test:{}", self.nodes[node]);
+            let to = |attachment: &&Attachment| {
+                attachment.volume == self.volume && attachment.device == tag && attachment.status == "attached"
+            };
+            cloud.disks.iter().filter(on).count() + cloud.attachments.iter().filter(to).count()
         };
         match flow {
             Flow::Delete => ensure(cloud.volume(&self.volume).is_none(), "the volume is still there"),
-            Flow::Publish => ensure(attached(0) == 1, "not attached once"),
-            Flow::PublishToSecond => ensure(attached(0) == 1 && attached(1) == 1, "not attached to both"),
+            Flow::Publish | Flow::PublishToHost => ensure(attached(0) == 1, "not attached once"),
+            Flow::PublishToSecond | Flow::PublishToSecondHost => {
+                ensure(attached(0) == 1 && attached(1) == 1, "not attached to both")
+            }
+            Flow::UnpublishFromHost | Flow::UnpublishFromAllHosts => {
+                ensure(cloud.attachments.is_empty(), "an attachment is left")?;
+                let status = cloud.volume(&self.volume).map(|volume| volume.status.clone());
+                ensure(status.as_deref() == Some("available"), "it is not available")
+            }
             Flow::Unpublish | Flow::UnpublishFromAll => {
                 // Which servers these were only Cinder can tell: what it has let go, a driver that was killed
                 // meanwhile cannot ask Nova about.

@@ -11,6 +11,14 @@ pub(super) fn answer(cloud: &mut Cloud, asked: &Asked, rest: &[&str]) -> Answer 
         return Answer::no_such_resource();
     }
     match (asked.method.as_str(), rest) {
+        ("POST", []) => create(cloud, asked).unwrap_or_else(|refusal| refusal),
+        ("POST", [id, "action"]) if asked.microversion >= (3, 44) && asked.body.get("os-complete").is_some() => {
+            if !cloud.attachments.iter().any(|attachment| attachment.id == *id) {
+                return missing(id);
+            }
+            cloud.set_attachment(id, "attached");
+            Answer::empty(204)
+        }
         ("GET", [] | ["detail"]) => {
             let detail = rest.first() == Some(&"detail");
             let found: Vec<Value> = cloud
@@ -20,20 +28,16 @@ pub(super) fn answer(cloud: &mut Cloud, asked: &Asked, rest: &[&str]) -> Answer 
                 .filter(|attachment| {
                     asked.query("instance_id").is_none_or(|id| attachment.server.as_deref() == Some(id))
                 })
-                .map(|attachment| view(attachment, detail))
+                .map(|attachment| view(cloud, attachment, detail))
                 .collect();
             Answer::json(200, json!({ "attachments": found }))
         }
         (method, [id]) => {
             let Some(attachment) = cloud.attachments.iter().find(|attachment| attachment.id == *id).cloned() else {
-                return Answer::fault(
-                    "itemNotFound",
-                    404,
-                    format!("Volume attachment could not be found with filter: attachment_id = {id}."),
-                );
+                return missing(id);
             };
             match method {
-                "GET" => Answer::json(200, json!({ "attachment": view(&attachment, true) })),
+                "GET" => Answer::json(200, json!({ "attachment": view(cloud, &attachment, true) })),
                 "DELETE" => delete(cloud, &attachment),
                 _ => Answer::no_such_resource(),
             }
@@ -42,17 +46,59 @@ pub(super) fn answer(cloud: &mut Cloud, asked: &Asked, rest: &[&str]) -> Answer 
     }
 }
 
-fn view(attachment: &Attachment, detail: bool) -> Value {
+fn missing(id: &str) -> Answer {
+    let message = format!("Volume attachment could not be found with filter: attachment_id = {id}.");
+    Answer::fault("itemNotFound", 404, message)
+}
+
+/// An attachment to a host that Nova does not know. The answer still says `reserved`.
+fn create(cloud: &mut Cloud, asked: &Asked) -> Result<Answer, Answer> {
+    let wish = &asked.body["attachment"];
+    let text = |key: &str| wish[key].as_str().map(str::to_owned);
+    let volume = text("volume_uuid").ok_or_else(|| Answer::bad_request("'volume_uuid' is a required property"))?;
+    if wish.get("mode").is_some() && asked.microversion < (3, 54) {
+        return Err(Answer::bad_request("Additional properties are not allowed ('mode' was unexpected)"));
+    }
+    if wish["connector"]["host"].as_str().is_none_or(str::is_empty) {
+        return Err(Answer::bad_request("Invalid input received: Connector doesn't have required information: host"));
+    }
+    let item = cloud.volume(&volume).cloned().ok_or_else(|| Answer::not_found("Volume", &volume))?;
+    let is_free = item.status == "available" || item.status == "in-use" && item.multiattach;
+    if !is_free {
+        return Err(Answer::bad_request(format!(
+            "Invalid volume: Volume {volume} status must be available or downloading to reserve, but the current status \
+             is {}.",
+            item.status
+        )));
+    }
+    let id = new_id();
+    cloud.attachments.push(Attachment {
+        id: id.clone(),
+        volume,
+        server: text("instance_uuid"),
+        status: "reserved".to_owned(),
+        device: wish["connector"]["mountpoint"].as_str().unwrap_or_default().to_owned(),
+        at: None,
+        mode: text("mode").unwrap_or_else(|| "rw".to_owned()),
+    });
+    let attachment = cloud.attachments.last().cloned().ok_or_else(Answer::no_such_resource)?;
+    let answer = json!({ "attachment": view(cloud, &attachment, true) });
+    cloud.set_attachment(&id, "attaching");
+    Ok(Answer::json(200, answer))
+}
+
+fn view(cloud: &Cloud, attachment: &Attachment, detail: bool) -> Value {
     let mut view = json!({ "id": attachment.id, "status": attachment.status, "instance": attachment.server,
                            "volume_id": attachment.volume });
     if detail {
         view["attached_at"] = attachment.at.map(written).into();
         view["detached_at"] = json!("");
-        view["attach_mode"] = json!("rw");
-        view["connection_info"] = json!({ "driver_volume_type": "local", "volume_id": attachment.volume,
-            "attachment_id": attachment.id, "device_path": "/dev/loop0", "backing_file": "/volumes/volume",
-            "access_mode": "rw", "cacheable": false, "encrypted": false, "qos_specs": null,
-            "target_discovered": false, "enforce_multipath": false });
+        view["attach_mode"] = attachment.mode.clone().into();
+        view["connection_info"] = json!({ "volume_id": attachment.volume, "attachment_id": attachment.id,
+            "access_mode": "rw", "cacheable": false, "encrypted": false, "qos_specs": null, "enforce_multipath": false });
+        if let (Some(info), Some(more)) = (view["connection_info"].as_object_mut(), cloud.connection.as_object()) {
+            info.extend(more.clone());
+        }
     }
     view
 }
@@ -81,6 +127,7 @@ impl Cloud {
             status: "reserved".to_owned(),
             device: device.to_owned(),
             at: None,
+            mode: "rw".to_owned(),
         });
         self.set_status(Kind::Volume, volume, "reserved");
         id

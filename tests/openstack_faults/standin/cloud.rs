@@ -146,6 +146,7 @@ pub(crate) struct Attachment {
     pub(crate) status: String,
     pub(crate) device: String,
     pub(crate) at: Option<Timestamp>,
+    pub(crate) mode: String,
 }
 
 /// Nova's side of it: a disk of a server.
@@ -240,6 +241,8 @@ pub(crate) struct Cloud {
     /// Newest last.
     pub(crate) items: Vec<Item>,
     pub(crate) attachments: Vec<Attachment>,
+    /// What the back end says about the way to its volumes.
+    pub(crate) connection: serde_json::Value,
     pub(crate) disks: Vec<Disk>,
     pub(crate) servers: Vec<Server>,
     pub(crate) messages: Vec<Message>,
@@ -286,6 +289,8 @@ impl Cloud {
             types,
             items: Vec::new(),
             attachments: Vec::new(),
+            connection: serde_json::json!({ "driver_volume_type": "local", "device_path": "/dev/loop0",
+                "backing_file": "/volumes/volume", "target_discovered": false }),
             disks: Vec::new(),
             servers: Vec::new(),
             messages: Vec::new(),
