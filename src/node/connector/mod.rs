@@ -4,7 +4,14 @@
 //! record are not its business. What it knows it gets in a [`Link`]: after a restart the record brings the same link back,
 //! so a connector keeps no state of its own.
 
+mod field;
+mod kernel;
+mod lock;
+pub mod nvmeof;
+mod portal;
+mod release;
 pub mod virtual_disk;
+mod watch;
 
 use crate::call::Call;
 use crate::error::{Error, Result};
