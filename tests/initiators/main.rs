@@ -13,3 +13,4 @@
 
 mod machine;
 mod nvmeof;
+mod rbd;

@@ -9,6 +9,7 @@ mod kernel;
 mod lock;
 pub mod nvmeof;
 mod portal;
+pub mod rbd;
 mod release;
 pub mod virtual_disk;
 mod watch;

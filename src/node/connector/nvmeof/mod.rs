@@ -507,6 +507,26 @@ impl NvmeOverFabrics {
         Ok(droppable)
     }
 
+    /// Of the controllers that a failed call made: those without which everything that is in use has a path still.
+    async fn undoable(
+        &self,
+        call: &Call,
+        held: &Held,
+        target: &Target,
+        identity: &HostIdentity,
+        made: &[String],
+    ) -> Result<Vec<Controller>> {
+        let all = self.controllers(call, &target.subsystem, identity).await?;
+        let (ours, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|controller| made.contains(&controller.name));
+        for namespace in ours.iter().flat_map(|controller| &controller.namespaces) {
+            let has_another_path = others.iter().any(|other| other.namespaces.iter().any(|n| n.disk == namespace.disk));
+            if !has_another_path && !self.is_idle(call, held, &namespace.disk).await? {
+                return Ok(Vec::new());
+            }
+        }
+        Ok(ours)
+    }
+
     async fn is_idle(&self, call: &Call, held: &Held, disk: &str) -> Result<bool> {
         match self.host.device(disk).map_err(unreadable)? {
             None => Ok(true),
@@ -543,12 +563,7 @@ impl Connector for NvmeOverFabrics {
                 Ok(Source::Block(device))
             }
             Err(error) => {
-                // Only what this call made, and only if nothing else uses it by now.
-                let all = self.controllers(call, &target.subsystem, &identity).await?;
-                let ours: Vec<_> = all.into_iter().filter(|c| made.contains(&c.name)).collect();
-                let found = ours.iter().flat_map(|c| &c.namespaces).find(|n| n.is(&target.namespace));
-                let disk = found.map(|namespace| namespace.disk.clone());
-                let ours = self.droppable(call, &held, &target.subsystem, ours, disk.as_deref()).await?;
+                let ours = self.undoable(call, &held, &target, &identity, &made).await?;
                 if let Err(left) = self.drop_controllers(call, &held, &ours).await {
                     tracing::warn!(volume = %link.volume, error = %left, "a connection is left behind");
                 }
