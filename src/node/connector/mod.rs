@@ -5,12 +5,15 @@
 //! so a connector keeps no state of its own.
 
 mod field;
+pub mod iscsi;
 mod kernel;
 mod lock;
+mod multipath;
 pub mod nvmeof;
 mod portal;
 pub mod rbd;
 mod release;
+mod scsi;
 pub mod virtual_disk;
 mod watch;
 
