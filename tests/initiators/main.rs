@@ -7,7 +7,6 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::disallowed_methods,
-    clippy::indexing_slicing,
     reason = "a test that cannot go on should say so and stop"
 )]
 

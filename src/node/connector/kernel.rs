@@ -126,3 +126,42 @@ pub(super) fn names_in(directory: &Path) -> io::Result<Vec<String>> {
 pub(super) fn unreadable(error: io::Error) -> Error {
     Error::internal("read sysfs: are /sys and the host's /dev mounted into the driver's container?").because(error)
 }
+
+/// A kernel of a test.
+#[cfg(test)]
+pub(super) mod scripted {
+    use super::Kernel;
+    use std::fmt;
+    use std::io;
+    use std::path::Path;
+
+    /// What a scripted kernel does with a command for a file; what it returns is what the file says then.
+    type Answer = dyn Fn(&Path, &str) -> io::Result<String> + Send + Sync;
+
+    /// A kernel that does what a test says.
+    pub(in crate::node::connector) struct Scripted(Box<Answer>);
+
+    impl Scripted {
+        pub(in crate::node::connector) fn new(
+            answer: impl Fn(&Path, &str) -> io::Result<String> + Send + Sync + 'static,
+        ) -> Self {
+            Self(Box::new(answer))
+        }
+    }
+
+    impl fmt::Debug for Scripted {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Scripted")
+        }
+    }
+
+    impl Kernel for Scripted {
+        fn tell(&self, file: &Path, command: &[u8]) -> io::Result<()> {
+            self.ask(file, command).map(drop)
+        }
+
+        fn ask(&self, file: &Path, command: &[u8]) -> io::Result<String> {
+            (self.0)(file, std::str::from_utf8(command).unwrap())
+        }
+    }
+}

@@ -4,6 +4,7 @@
 //! record are not its business. What it knows it gets in a [`Link`]: after a restart the record brings the same link back,
 //! so a connector keeps no state of its own.
 
+pub mod fibre_channel;
 mod field;
 pub mod iscsi;
 mod kernel;
