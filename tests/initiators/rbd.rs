@@ -32,7 +32,7 @@ fn environment(name: &str) -> String {
 /// rbd(8) with the rights of Cinder.
 fn rbd(arguments: &str) -> String {
     let monitor = environment("CEPH_MONITOR_V1");
-    sh(&format!("rbd -m {monitor} --id cinder --keyfile /share/ceph.key --no-progress {arguments} 2>&1"))
+    sh(&format!("rbd -m {monitor} --id cinder --keyfile /share/ceph.key {arguments} 2>&1"))
 }
 
 /// An image as Cinder makes it; what a test before left is taken away.
@@ -135,7 +135,7 @@ async fn a_volume_grows_while_it_is_mounted() {
     let disk = attach(&connector, &link).await.unwrap();
     sh(&format!("mkfs.ext4 -q {0}; mount {0} /mnt", disk.path.display()));
     let name = name();
-    rbd(&format!("resize --size 128M volumes/{name}"));
+    rbd(&format!("resize --no-progress --size 128M volumes/{name}"));
     let grown = device(connector.rescan(&call(), &link, Bytes::new(128 * MIB)).await.unwrap());
     assert_eq!(grown.size, Bytes::new(128 * MIB));
     sh(&format!("resize2fs {0} 2>&1; umount /mnt; fsck.ext4 -f -n {0}", disk.path.display()));
