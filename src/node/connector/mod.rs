@@ -4,10 +4,22 @@
 //! record are not its business. What it knows it gets in a [`Link`]: after a restart the record brings the same link back,
 //! so a connector keeps no state of its own.
 
+pub mod fibre_channel;
+mod field;
+pub mod iscsi;
+mod kernel;
+mod lock;
 pub mod local;
+mod multipath;
 pub mod nfs_file;
+pub mod nvmeof;
+mod portal;
 pub mod program;
+pub mod rbd;
+mod release;
+mod scsi;
 pub mod virtual_disk;
+mod watch;
 
 use crate::call::Call;
 use crate::error::{Error, Result};

@@ -20,7 +20,7 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 
 # where the machine outside is reached from the guest, see forward_out
 HOST = "10.0.2.100"
-PATH = "/share/inside:/usr/sbin:/usr/bin:/sbin:/bin"
+PATH = "/share/inside:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 KERNEL = ("console=ttyS0 quiet panic=-1 net.ifnames=0 mitigations=off cryptomgr.notests audit=0 apparmor=0 "
           "rcupdate.rcu_expedited=1 random.trust_cpu=on nmi_watchdog=0 nvme_core.multipath=Y")
 # TCG by name: where /dev/kvm opens without a processor's help, "kvm, else tcg" would take it and crawl.
@@ -114,8 +114,9 @@ class Guest:
         outside = "user,id=outside,restrict=on,net=10.0.2.0/24"
         for port, host_port in self.to_host:
             # restrict=on: nothing but this leaves the guest
-            outside += ",guestfwd=tcp:%s:%d-cmd:socat -t 30 - TCP:127.0.0.1:%d\\,nodelay".replace(
-                "\\,", ",,") % (HOST, port, host_port)
+            # a connection that one side has closed goes on for a while in the other direction
+            relay = "socat -t 5 -,shut-down TCP:127.0.0.1:%d,nodelay" % host_port
+            outside += ",guestfwd=tcp:%s:%d-cmd:%s" % (HOST, port, relay.replace(",", ",,"))
         if self.link:
             link = "stream,id=link,server=off,addr.type=unix,addr.path=%s" % Guest(self.link).path("link.sock")
         else:

@@ -1,0 +1,269 @@
+//! Fibre Channel on trees of sysfs as a host with an HBA shows them, and a scripted kernel.
+
+use super::FibreChannel;
+use super::target::{Target, Wwpn};
+use crate::call::Call;
+use crate::error::{Kind, Result};
+use crate::exec::SystemExec;
+use crate::model::{AccessMode, Bytes, Connection, Secrets};
+use crate::node::connector::kernel::scripted::Scripted;
+use crate::node::connector::scsi::Times;
+use crate::node::connector::{Connector, Link, Source};
+use crate::node::device::{Device, Host, fake};
+use proptest::prelude::{any, proptest};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const OWN: &str = "0x21000024ff3dfb8a";
+const TARGET: &str = "500a09829a1b2c3d";
+const MIB: u64 = 1 << 20;
+
+/// A fabric with one array: which volume each LUN shows now.
+#[derive(Clone)]
+struct Fabric {
+    root: PathBuf,
+    luns: Arc<Mutex<HashMap<u64, u32>>>,
+    disks: Arc<Mutex<HashMap<String, Device>>>,
+}
+
+impl Fabric {
+    fn new(root: &Path) -> Self {
+        let write = |path: &str, text: &str| {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, format!("{text}\n")).unwrap();
+        };
+        write("sys/class/fc_host/host1/port_name", OWN);
+        write("sys/class/fc_host/host1/port_state", "Online");
+        write("sys/class/fc_host/host2/port_name", "0x21000024ff3dfb8b");
+        write("sys/class/fc_host/host2/port_state", "Linkdown");
+        for (rport, name, id) in [("rport-1:0-2", TARGET, "4"), ("rport-1:0-3", "500a09829a1b2c3e", "-1")] {
+            write(&format!("sys/class/fc_remote_ports/{rport}/port_name"), &format!("0x{name}"));
+            write(&format!("sys/class/fc_remote_ports/{rport}/scsi_target_id"), id);
+        }
+        write("sys/class/fc_remote_ports/rport-2:0-2/port_name", &format!("0x{TARGET}"));
+        write("sys/class/fc_remote_ports/rport-2:0-2/scsi_target_id", "0");
+        write("sys/class/scsi_host/host1/scan", "");
+        Self { root: root.to_owned(), luns: Arc::default(), disks: Arc::default() }
+    }
+
+    fn map(&self, lun: u64, volume: u32) {
+        self.luns.lock().unwrap().insert(lun, volume);
+    }
+
+    fn unmap(&self, lun: u64) {
+        self.luns.lock().unwrap().remove(&lun);
+    }
+
+    fn wwid(volume: u32) -> String {
+        format!("naa.600a098038303053453f{volume:012x}")
+    }
+
+    fn place(&self, lun: u64) -> PathBuf {
+        self.root.join(format!("sys/class/scsi_device/1:0:4:{lun}/device"))
+    }
+
+    /// How many disks the machine has.
+    fn count(&self) -> usize {
+        self.disks.lock().unwrap().len()
+    }
+
+    /// What the kernel does with what it is told.
+    fn obey(&self, file: &Path, command: &str) {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        if name == "scan" {
+            let (prefix, lun) = command.rsplit_once(' ').unwrap();
+            assert_eq!((prefix, file), ("0 4", self.root.join("sys/class/scsi_host/host1/scan").as_path()));
+            let (lun, place) = (lun.parse().unwrap(), self.place(lun.parse().unwrap()));
+            let Some(volume) = self.luns.lock().unwrap().get(&lun).copied() else { return };
+            if place.exists() {
+                return; // the kernel keeps what it knows, however old
+            }
+            let disk = format!("sd{}", char::from(b'a' + u8::try_from(lun).unwrap()));
+            fs::create_dir_all(place.join("block").join(&disk)).unwrap();
+            fs::write(place.join("wwid"), Self::wwid(volume)).unwrap();
+            let device = fake::add_disk(&self.root, &disk, 16 * lun, 64 * MIB, None);
+            self.disks.lock().unwrap().insert(disk, device);
+            return;
+        }
+        let place = file.parent().unwrap();
+        let at = place.parent().unwrap().file_name().unwrap().to_str().unwrap();
+        let lun: u64 = at.rsplit(':').next().unwrap().parse().unwrap();
+        match name {
+            "rescan" => {
+                if let Some(volume) = self.luns.lock().unwrap().get(&lun) {
+                    fs::write(place.join("wwid"), Self::wwid(*volume)).unwrap();
+                }
+            }
+            "delete" => {
+                let disk = fs::read_dir(place.join("block")).unwrap().next().unwrap().unwrap().file_name();
+                let device = self.disks.lock().unwrap().remove(disk.to_str().unwrap()).unwrap();
+                fake::remove_disk(&self.root, &device);
+                fs::remove_dir_all(place.parent().unwrap()).unwrap();
+            }
+            other => panic!("the kernel has no file {other}"),
+        }
+    }
+
+    fn connector(&self) -> FibreChannel {
+        let mut connector = FibreChannel::new(Host::below(&self.root), Arc::new(SystemExec::new(["/nowhere"])));
+        let fabric = self.clone();
+        connector.scsi.kernel = Arc::new(Scripted::new(move |file, command| {
+            fabric.obey(file, command);
+            Ok(String::new())
+        }));
+        let short = Duration::from_millis(40);
+        connector.scsi.times = Times { appearance: short, other_paths: short, growth: short };
+        connector
+    }
+}
+
+fn link(data: Value) -> Link {
+    Link {
+        volume: "v".parse().unwrap(),
+        connection: Connection {
+            kind: "fibre_channel".to_owned(),
+            data,
+            size: Some(Bytes::new(64 * MIB)),
+            read_only: false,
+            sealed: None,
+        },
+        secrets: Secrets::new(),
+        mode: AccessMode::SingleNodeWriter,
+        device: None,
+    }
+}
+
+fn to_lun(lun: u64) -> Link {
+    link(json!({"target_wwn": [TARGET, "500a09829a1b2c3e"], "target_lun": lun,
+        "initiator_target_map": {"21000024ff3dfb8a": [TARGET.to_uppercase()]}}))
+}
+
+async fn attach(connector: &FibreChannel, link: &Link) -> Result<Device> {
+    match connector.connect(&Call::lasting(Duration::from_secs(20)), link).await? {
+        Source::Block(device) => Ok(device),
+        Source::Share(share) => panic!("{share:?}"),
+    }
+}
+
+async fn detach(connector: &FibreChannel, link: &Link) {
+    connector.disconnect(&Call::lasting(Duration::from_secs(20)), link).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lun_is_scanned_at_its_exact_address_only_and_taken_away_again() {
+    let root = tempfile::tempdir().unwrap();
+    let fabric = Fabric::new(root.path());
+    let connector = fabric.connector();
+    fabric.map(3, 7);
+    let disk = attach(&connector, &to_lun(3)).await.unwrap();
+    assert_eq!((disk.name.as_str(), disk.wwid), ("sdd", Some(Fabric::wwid(7))));
+    detach(&connector, &to_lun(3)).await;
+    assert_eq!(fabric.count(), 0);
+    detach(&connector, &to_lun(3)).await;
+}
+
+#[tokio::test]
+async fn what_the_back_end_calls_the_disk_is_compared_and_what_is_not_it_goes_away_again() {
+    let root = tempfile::tempdir().unwrap();
+    let fabric = Fabric::new(root.path());
+    let connector = fabric.connector();
+    fabric.map(3, 7);
+    let mut link = to_lun(3);
+    link.connection.data["wwn"] = json!(format!("0x{}", &Fabric::wwid(8)[4..]));
+    assert_eq!(attach(&connector, &link).await.unwrap_err().kind(), Kind::WrongState);
+    assert_eq!(fabric.count(), 0);
+    link.connection.data["wwn"] = json!(Fabric::wwid(7)[4..].to_uppercase());
+    attach(&connector, &link).await.unwrap();
+    let mut larger = to_lun(3);
+    larger.connection.size = Some(Bytes::new(65 * MIB));
+    assert_eq!(attach(&connector, &larger).await.unwrap_err().kind(), Kind::WrongState);
+    assert_eq!(fabric.count(), 0);
+}
+
+#[tokio::test]
+async fn a_fabric_that_does_not_reach_the_target_is_named() {
+    let root = tempfile::tempdir().unwrap();
+    let fabric = Fabric::new(root.path());
+    let connector = fabric.connector();
+    let elsewhere = link(json!({"target_wwn": "500a09829a1bffff", "target_lun": 1}));
+    let error = attach(&connector, &elsewhere).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable);
+    assert!(error.to_string().contains("21000024ff3dfb8b (offline)"), "{error}");
+    let error = attach(&connector, &to_lun(9)).await.unwrap_err();
+    assert!(error.to_string().contains("1:0:4:9"), "{error}");
+}
+
+/// LUNs reassigned between volumes in random order, by a node that detaches, forgets to, or is started again.
+#[tokio::test]
+async fn in_a_thousand_rounds_of_reused_luns_no_disk_is_taken_for_another_volume() {
+    let root = tempfile::tempdir().unwrap();
+    let fabric = Fabric::new(root.path());
+    let connector = fabric.connector();
+    let (mut wrong, mut refused) = (0, 0);
+    for round in 0..1000 {
+        let lun = fastrand::u64(0..4);
+        let volume = fastrand::u32(1..6);
+        fabric.map(lun, volume);
+        let mut link = to_lun(lun);
+        let disk = attach(&connector, &link).await.unwrap();
+        wrong += usize::from(disk.wwid != Some(Fabric::wwid(volume)));
+        match fastrand::u32(0..4) {
+            0 => detach(&connector, &link).await,
+            1 => fabric.unmap(lun), // and the stale disk stays
+            2 => {
+                // The record says which volume it was; another one has its place.
+                link.device = Some(disk);
+                fabric.map(lun, volume + 1);
+                let error = attach(&connector, &link).await.unwrap_err();
+                assert_eq!(error.kind(), Kind::WrongState, "round {round}: {error}");
+                refused += 1;
+            }
+            _ => {
+                link.device = Some(disk.clone());
+                assert_eq!(attach(&connector, &link).await.unwrap(), disk, "round {round}");
+            }
+        }
+    }
+    assert_eq!(wrong, 0);
+    assert!(refused > 100, "{refused}");
+}
+
+#[test]
+fn connections_are_read_in_every_form_and_nonsense_is_refused() {
+    let of = |data| Target::of(&link(data));
+    let single =
+        of(json!({"target_wwn": "0x500A09829A1B2C3D", "target_lun": "300", "addressing_mode": "SAM2"})).unwrap();
+    assert_eq!(single.ports.values().next().unwrap().to_string(), (300 + 0x4000).to_string());
+    let plural =
+        of(json!({"target_wwns": ["50:0a:09:82:9a:1b:2c:3d", "500a09829a1b2c3e"], "target_luns": [1, 2]})).unwrap();
+    assert_eq!(plural.ports.len(), 2);
+    let wrong = [
+        json!({}),
+        json!({"target_wwn": TARGET}),
+        json!({"target_wwn": "../../etc", "target_lun": 1}),
+        json!({"target_wwn": TARGET, "target_lun": -1}),
+        json!({"target_wwn": TARGET, "target_lun": 70000}),
+        json!({"target_wwn": TARGET, "target_lun": "1 - -"}),
+        json!({"target_wwns": [TARGET, TARGET], "target_luns": [1]}),
+        json!({"target_wwn": TARGET, "target_lun": 1, "initiator_target_map": ["x"]}),
+        json!({"target_wwn": TARGET, "target_lun": 1, "initiator_target_map": {"x": []}}),
+    ];
+    for data in wrong {
+        assert_eq!(of(data.clone()).unwrap_err().kind(), Kind::InvalidArgument, "{data}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn port_names_are_sixteen_digits_or_nothing(text in any::<String>()) {
+        if let Ok(name) = text.parse::<Wwpn>() {
+            let shown = name.to_string();
+            assert!(shown.len() == 16 && shown.bytes().all(|b| b.is_ascii_hexdigit()));
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The machine that the tests run on: the guest, with targets made by `inside/targets`.
+
+use fuxi_csi::call::Call;
+use fuxi_csi::error::Result;
+use fuxi_csi::model::{AccessMode, Bytes, Connection, Secrets};
+use fuxi_csi::node::connector::{Connector, Link, Source};
+use fuxi_csi::node::device::Device;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+pub(crate) const MIB: u64 = 1 << 20;
+
+/// Refuses to go on anywhere but in the guest: the tests drop sessions and devices.
+pub(crate) fn only_in_the_guest() {
+    assert!(std::env::var_os("FUXI_GUEST").is_some(), "run by tests/guest/initiators, in the guest only");
+}
+
+/// Runs a bash script with the functions of `inside/initiators`; returns what it wrote.
+pub(crate) fn sh(script: &str) -> String {
+    let (code, said) = try_sh(script);
+    assert_eq!(code, Some(0), "{script}\nended with {code:?}: {said}");
+    said
+}
+
+/// The same for a script that may fail.
+pub(crate) fn try_sh(script: &str) -> (Option<i32>, String) {
+    let script = format!("set -e -o pipefail; . /share/inside/initiators; {script}");
+    let output = Command::new("bash").arg("-c").arg(&script).stdin(Stdio::null()).output().unwrap();
+    let said = [&output.stdout[..], if output.status.success() { &[] } else { &output.stderr }].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).trim().to_owned())
+}
+
+/// A call as an orchestrator makes it; longer than one, since the guest is slow.
+pub(crate) fn call() -> Call {
+    Call::lasting(Duration::from_secs(120))
+}
+
+/// A link as the controller and the record give it.
+pub(crate) fn link(kind: &str, data: serde_json::Value, size: u64) -> Link {
+    Link {
+        volume: "5a1c7b52-0d0f-4a57-9f34-3c1f1b4ad0aa".parse().unwrap(),
+        connection: Connection {
+            kind: kind.to_owned(),
+            data,
+            size: Some(Bytes::new(size)),
+            read_only: false,
+            sealed: None,
+        },
+        secrets: Secrets::new(),
+        mode: AccessMode::SingleNodeWriter,
+        device: None,
+    }
+}
+
+/// The block device of a source.
+pub(crate) fn device(source: Source) -> Device {
+    match source {
+        Source::Block(device) => device,
+        Source::Share(share) => panic!("{share:?} is no block device"),
+    }
+}
+
+/// Connects.
+pub(crate) async fn attach(connector: &dyn Connector, link: &Link) -> Result<Device> {
+    connector.connect(&call(), link).await.map(device)
+}
+
+/// Where it is.
+pub(crate) async fn located(connector: &dyn Connector, link: &Link) -> Option<Device> {
+    connector.locate(&call(), link).await.unwrap().map(device)
+}
+
+/// Writes this text onto a device and reads it back past the cache of the machine.
+pub(crate) fn write_and_verify(device: &Device, text: &str) {
+    let path = device.path.display();
+    sh(&format!("printf %-4096s '{text}' | dd of={path} bs=4096 count=1 oflag=direct conv=notrunc status=none"));
+    assert_eq!(read(device), text);
+}
+
+/// What [`write_and_verify`] wrote.
+pub(crate) fn read(device: &Device) -> String {
+    sh(&format!("dd if={} bs=4096 count=1 iflag=direct status=none", device.path.display()))
+}
+
+/// Waits until something is so.
+pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < end, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The names in a directory that begin so.
+pub(crate) fn names(directory: &str, start: &str) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    let names = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+    let mut names: Vec<_> = names.filter(|name| name.starts_with(start)).collect();
+    names.sort();
+    names
+}

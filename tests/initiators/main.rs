@@ -1,0 +1,16 @@
+//! The connectors with the real initiators of a real kernel, against real targets: in the guest of `tests/guest`.
+//!
+//! `tests/guest/initiators` builds this, runs each test in a fresh guest, and sums up. Elsewhere the tests are ignored:
+//! they connect and drop devices of the machine they run on.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test that cannot go on should say so and stop"
+)]
+
+mod iscsi;
+mod machine;
+mod nvmeof;
+mod rbd;
