@@ -123,14 +123,14 @@ impl TopologySegment {
         let mut place = Topology::new();
         for segment in segments {
             let twin = place.iter().find(|(key, _)| key.eq_ignore_ascii_case(&segment.key));
-            if let Some((key, value)) = twin {
-                if key != &segment.key || value != segment.value.as_str() {
-                    return Err(Error::invalid(format!(
-                        "--topology: {key}={value} and {}={} contradict each other; give the key once",
-                        segment.key,
-                        segment.value.as_str()
-                    )));
-                }
+            if let Some((key, value)) = twin
+                && (key != &segment.key || value != segment.value.as_str())
+            {
+                return Err(Error::invalid(format!(
+                    "--topology: {key}={value} and {}={} contradict each other; give the key once",
+                    segment.key,
+                    segment.value.as_str()
+                )));
             }
             place.insert(segment.key.clone(), segment.value.as_str().to_owned());
         }

@@ -91,7 +91,7 @@ fn check_takes_the_options_of_both_roles() {
 #[test]
 fn trying_uses_one_socket_for_both_services_unless_told_otherwise() {
     let Command::Try(alone) = parse("fuxi-csi try --endpoint /s").unwrap() else { panic!("not a try") };
-    assert_eq!(alone.node_endpoints(), [alone.endpoint.clone()]);
+    assert_eq!(alone.node_endpoints(), std::slice::from_ref(&alone.endpoint));
     assert_eq!(alone.backup(), None);
     assert_eq!(alone.size.to_string(), "1 GiB");
     let line = "fuxi-csi try --endpoint /s --node-endpoint /a --node-endpoint /b --no-backup --parameter type=a=b";

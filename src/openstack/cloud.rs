@@ -10,7 +10,8 @@ use url::Url;
 /// Everything about one cloud.
 #[derive(Debug, Clone)]
 pub struct Cloud {
-    /// The name by which volume handles and classes refer to it; empty for the default cloud.
+    /// The name by which classes and, unless it is the default cloud, volume handles refer to it: that of its
+    /// `[Global "name"]` or of its entry in clouds.yaml. Only the default cloud's name may be empty.
     pub name: String,
     /// Keystone's URL, with or without `/v3`.
     pub auth_url: Url,
