@@ -111,6 +111,14 @@ impl Session {
         self.current().is_some()
     }
 
+    /// The project that this session is for; none where Keystone did not say.
+    ///
+    /// # Errors
+    /// As [`Session::log_in`].
+    pub async fn project_id(&self, call: &Call) -> Result<Option<String>> {
+        Ok(self.login(call, None).await?.grant.project_id.clone())
+    }
+
     /// Where this session would find a service.
     ///
     /// # Errors

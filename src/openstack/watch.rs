@@ -266,8 +266,9 @@ async fn look<S: Source>(inner: Arc<Inner<S>>) {
             Step::One(id, call) => {
                 let inner = Arc::clone(&inner);
                 tokio::spawn(async move {
+                    let asked = Instant::now();
                     let outcome = inner.source.one(&call, &id).await;
-                    inner.lock().saw_one(&id, outcome);
+                    inner.lock().saw_one(&id, asked, outcome);
                     inner.wake.notify_one();
                 });
             }
@@ -349,10 +350,9 @@ impl<T> State<T> {
         Step::List(self.by_id.keys().cloned().collect(), now.saturating_duration_since(since))
     }
 
-    fn saw_one(&mut self, id: &str, outcome: Result<Option<T>>) {
-        let now = Instant::now();
+    fn saw_one(&mut self, id: &str, asked: Instant, outcome: Result<Option<T>>) {
         match outcome {
-            Ok(object) => self.show(id, object.as_ref(), now),
+            Ok(object) => self.show(id, object.as_ref(), asked),
             Err(error) => {
                 for mut waiter in self.take(id) {
                     if waiter.being_looked_at {
@@ -393,9 +393,14 @@ impl<T> State<T> {
         }
     }
 
-    /// Shows a state that was true at `when` to all who wait for that object.
+    /// Shows a state that was true at `when` or later to all who wait for that object since before: to whoever has just
+    /// changed something, an answer that was on its way would show the state before.
     fn show(&mut self, id: &str, object: Option<&T>, when: Instant) {
         for mut waiter in self.take(id) {
+            if waiter.since > when {
+                self.put(id, waiter);
+                continue;
+            }
             if waiter.ask.show(object) {
                 if !waiter.crowded {
                     let until = when.saturating_duration_since(waiter.since);

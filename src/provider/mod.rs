@@ -13,6 +13,9 @@
 //! - `csi::operation` already keeps two calls for the same object apart *within this process*; correctness may not
 //!   rest on that, since another replica may work on the same object.
 
+pub mod cinder;
+pub mod handle;
+
 use crate::call::Call;
 use crate::error::Result;
 use crate::model::{

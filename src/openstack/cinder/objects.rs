@@ -1,0 +1,495 @@
+//! What Cinder answers: only the fields that are used.
+//!
+//! Statuses are enums with an `Unknown` for what a newer or patched Cinder may say, so that a new word is never a
+//! parse error.
+
+use serde::{Deserialize, Deserializer};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Metadata of a volume, snapshot or backup.
+pub type Metadata = BTreeMap<String, String>;
+
+macro_rules! status {
+    ($(#[$doc:meta])* $name:ident { $($(#[$word_doc:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $($(#[$word_doc])* #[doc = concat!("`", $word, "`")] $variant,)*
+            /// A word that this driver does not know.
+            Unknown(String),
+        }
+
+        impl $name {
+            /// The word that Cinder uses.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                match self {
+                    $(Self::$variant => $word,)*
+                    Self::Unknown(word) => word,
+                }
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(word: String) -> Self {
+                match word.as_str() {
+                    $($word => Self::$variant,)*
+                    _ => Self::Unknown(word),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                // Some statuses are null for a moment after the creation.
+                Ok(Option::<String>::deserialize(deserializer)?.unwrap_or_default().into())
+            }
+        }
+    };
+}
+
+status! {
+    /// How a volume is.
+    VolumeStatus {
+        Creating = "creating",
+        Downloading = "downloading",
+        Available = "available",
+        Reserved = "reserved",
+        Attaching = "attaching",
+        InUse = "in-use",
+        Detaching = "detaching",
+        Deleting = "deleting",
+        Error = "error",
+        ErrorDeleting = "error_deleting",
+        ErrorExtending = "error_extending",
+        ErrorRestoring = "error_restoring",
+        ErrorBackingUp = "error_backing-up",
+        BackingUp = "backing-up",
+        RestoringBackup = "restoring-backup",
+        Extending = "extending",
+        Retyping = "retyping",
+        Uploading = "uploading",
+        Reverting = "reverting",
+        Maintenance = "maintenance",
+        AwaitingTransfer = "awaiting-transfer",
+    }
+}
+
+impl VolumeStatus {
+    /// Whether Cinder is at work and the status will change by itself.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Self::Creating
+                | Self::Downloading
+                | Self::Attaching
+                | Self::Detaching
+                | Self::Deleting
+                | Self::BackingUp
+                | Self::RestoringBackup
+                | Self::Extending
+                | Self::Retyping
+                | Self::Uploading
+                | Self::Reverting
+        )
+    }
+
+    /// Whether an operation has failed and somebody has to see to it.
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        self.as_str().starts_with("error")
+    }
+}
+
+status! {
+    /// How a snapshot is.
+    SnapshotStatus {
+        Creating = "creating",
+        Available = "available",
+        BackingUp = "backing-up",
+        Restoring = "restoring",
+        Deleting = "deleting",
+        Error = "error",
+        ErrorDeleting = "error_deleting",
+    }
+}
+
+status! {
+    /// How a backup is.
+    BackupStatus {
+        Creating = "creating",
+        Available = "available",
+        Restoring = "restoring",
+        Deleting = "deleting",
+        Error = "error",
+        ErrorDeleting = "error_deleting",
+    }
+}
+
+status! {
+    /// How an attachment is.
+    AttachmentStatus {
+        Reserved = "reserved",
+        Attaching = "attaching",
+        Attached = "attached",
+        Detaching = "detaching",
+        Detached = "detached",
+        ErrorAttaching = "error_attaching",
+        ErrorDetaching = "error_detaching",
+    }
+}
+
+/// A volume.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Volume {
+    /// Its id.
+    pub id: String,
+    /// Its name; not unique.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub name: String,
+    /// How it is.
+    pub status: VolumeStatus,
+    /// GiB.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub size: u64,
+    /// When it was made.
+    #[serde(default, deserialize_with = "timestamp")]
+    pub created_at: Option<jiff::Timestamp>,
+    /// When it changed last; none until the first change.
+    #[serde(default, deserialize_with = "timestamp")]
+    pub updated_at: Option<jiff::Timestamp>,
+    /// Its zone.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub availability_zone: String,
+    /// The name of its type.
+    #[serde(default)]
+    pub volume_type: Option<String>,
+    /// The id of its type, since 3.63.
+    #[serde(default)]
+    pub volume_type_id: Option<String>,
+    /// Whether several servers may use it at once.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub multiattach: bool,
+    /// The snapshot that it was made of.
+    #[serde(default)]
+    pub snapshot_id: Option<String>,
+    /// The volume that it was made of.
+    #[serde(default)]
+    pub source_volid: Option<String>,
+    /// The backup that it was made of, since 3.47.
+    #[serde(default)]
+    pub backup_id: Option<String>,
+    /// Its metadata.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub metadata: Metadata,
+    /// Where it is attached. Only attachments that are complete are shown here.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub attachments: Vec<AttachedTo>,
+}
+
+impl Volume {
+    /// Whether it is attached to this server, as far as Cinder knows.
+    #[must_use]
+    pub fn is_attached_to(&self, server: &str) -> bool {
+        self.attached_servers().any(|id| id == server)
+    }
+
+    /// The servers that it is attached to.
+    pub fn attached_servers(&self) -> impl Iterator<Item = &str> {
+        self.attachments.iter().filter_map(|attachment| attachment.server_id.as_deref())
+    }
+}
+
+/// One complete attachment as a volume shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct AttachedTo {
+    /// The attachment.
+    pub attachment_id: String,
+    /// The server; none where no Nova is involved.
+    #[serde(default)]
+    pub server_id: Option<String>,
+    /// Nova's device name, or the `mountpoint` of the connector where no Nova is involved.
+    #[serde(default)]
+    pub device: Option<String>,
+}
+
+/// One attachment in any state.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Attachment {
+    /// Its id.
+    pub id: String,
+    /// How it is.
+    pub status: AttachmentStatus,
+    /// The server; none where no Nova is involved.
+    #[serde(default)]
+    pub instance: Option<String>,
+    /// The volume.
+    pub volume_id: String,
+}
+
+/// A snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Snapshot {
+    /// Its id.
+    pub id: String,
+    /// Its name; not unique.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub name: String,
+    /// How it is.
+    pub status: SnapshotStatus,
+    /// GiB of the volume when it was taken.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub size: u64,
+    /// Of which volume.
+    pub volume_id: String,
+    /// When it was taken.
+    #[serde(default, deserialize_with = "timestamp")]
+    pub created_at: Option<jiff::Timestamp>,
+    /// Its metadata.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub metadata: Metadata,
+}
+
+/// A backup.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Backup {
+    /// Its id.
+    pub id: String,
+    /// Its name; not unique.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub name: String,
+    /// How it is.
+    pub status: BackupStatus,
+    /// GiB of the volume when it was taken.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub size: u64,
+    /// Of which volume.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub volume_id: String,
+    /// The snapshot that it was made from, also after that is gone.
+    #[serde(default)]
+    pub snapshot_id: Option<String>,
+    /// When it was made.
+    #[serde(default, deserialize_with = "timestamp")]
+    pub created_at: Option<jiff::Timestamp>,
+    /// The moment whose data it holds.
+    #[serde(default, deserialize_with = "timestamp")]
+    pub data_timestamp: Option<jiff::Timestamp>,
+    /// Why it failed.
+    #[serde(default)]
+    pub fail_reason: Option<String>,
+    /// Its metadata, since 3.43.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub metadata: Metadata,
+}
+
+/// The id of something that was just made: all that the answer to a backup's POST holds.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Made {
+    /// The id.
+    pub id: String,
+}
+
+/// What Cinder says to users about a failure (`/messages`).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Message {
+    /// What happened.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub user_message: String,
+    /// A stable code: `VOLUME_VOLUME_001_002` for "no back end has room", for example.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub event_id: String,
+    /// When.
+    #[serde(default, deserialize_with = "timestamp")]
+    pub created_at: Option<jiff::Timestamp>,
+}
+
+/// One quota: how much is allowed, used and reserved. A negative limit means none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Quota {
+    /// How much is allowed; negative for no limit.
+    pub limit: i64,
+    /// How much is used.
+    #[serde(default)]
+    pub in_use: i64,
+    /// How much is about to be used.
+    #[serde(default)]
+    pub reserved: i64,
+}
+
+impl Quota {
+    /// How much is left; none for no limit.
+    #[must_use]
+    pub fn left(&self) -> Option<u64> {
+        if self.limit < 0 {
+            return None;
+        }
+        let left = self.limit.saturating_sub(self.in_use).saturating_sub(self.reserved);
+        Some(u64::try_from(left).unwrap_or(0))
+    }
+}
+
+/// The project's limits and what is used of them (`/limits`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AbsoluteLimits {
+    /// GiB of all volumes (and, in most clouds, snapshots); negative for no limit.
+    #[serde(default = "unlimited")]
+    pub max_total_volume_gigabytes: i64,
+    /// GiB in use.
+    #[serde(default)]
+    pub total_gigabytes_used: i64,
+    /// Number of volumes; negative for no limit.
+    #[serde(default = "unlimited")]
+    pub max_total_volumes: i64,
+    /// Volumes in use.
+    #[serde(default)]
+    pub total_volumes_used: i64,
+}
+
+fn unlimited() -> i64 {
+    -1
+}
+
+/// A storage pool as the scheduler sees it; for administrators.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Pool {
+    /// `host@backend#pool`.
+    pub name: String,
+    /// What it can do and how full it is.
+    #[serde(default)]
+    pub capabilities: PoolCapabilities,
+}
+
+/// What a pool can do and how full it is.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct PoolCapabilities {
+    /// Free GiB: a number, or a string such as `infinite` or `unknown`.
+    #[serde(default)]
+    pub free_capacity_gb: serde_json::Value,
+    /// The name of the back end, which volume types choose by.
+    #[serde(default)]
+    pub volume_backend_name: Option<String>,
+}
+
+impl PoolCapabilities {
+    /// Free GiB, rounded down; none where the pool does not say (`infinite`, `unknown`).
+    #[must_use]
+    pub fn free_gib(&self) -> Option<u64> {
+        let text = match &self.free_capacity_gb {
+            serde_json::Value::Number(number) => number.to_string(),
+            serde_json::Value::String(text) => text.clone(),
+            _ => return None,
+        };
+        // The whole part is enough, and taking it as text needs no lossy conversion of a float.
+        let whole = text.split('.').next().unwrap_or_default();
+        if whole.starts_with('-') { Some(0) } else { whole.parse().ok() }
+    }
+}
+
+/// A part of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part<T> {
+    /// The entries.
+    pub items: Vec<T>,
+    /// Whether there are more.
+    pub more: bool,
+}
+
+/// `null` where a value is expected, as Cinder writes for what is not set yet.
+fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Cinder's times are UTC without saying so: `2026-11-21T08:54:16.000000`.
+fn timestamp<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<jiff::Timestamp>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    parse_timestamp(&text).map(Some).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not a time")))
+}
+
+fn parse_timestamp(text: &str) -> Option<jiff::Timestamp> {
+    if let Ok(timestamp) = text.parse::<jiff::Timestamp>() {
+        return Some(timestamp);
+    }
+    let civil: jiff::civil::DateTime = text.parse().ok()?;
+    civil.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Backup, PoolCapabilities, Quota, Volume, VolumeStatus, parse_timestamp};
+    use proptest::prelude::{any, proptest};
+    use serde_json::json;
+
+    #[test]
+    fn a_volume_of_the_real_service_is_read() {
+        let volume: Volume = serde_json::from_value(json!({
+            "id": "6c1b7a0e-0f5b-4b07-9f3a-5f6a0a3f9a11", "status": "in-use", "size": 1,
+            "availability_zone": "nova", "created_at": "2026-11-21T08:54:16.123456", "updated_at": null,
+            "name": "pvc-1", "description": null, "volume_type": "loop", "snapshot_id": null, "source_volid": null,
+            "metadata": {"a": "b"}, "bootable": "false", "encrypted": false, "multiattach": false,
+            "attachments": [{"id": "6c1b7a0e-0f5b-4b07-9f3a-5f6a0a3f9a11", "attachment_id": "a1",
+                "volume_id": "6c1b7a0e-0f5b-4b07-9f3a-5f6a0a3f9a11", "server_id": "s1", "host_name": null,
+                "device": "/dev/vdb", "attached_at": "2026-11-21T08:54:17.000000"}]
+        }))
+        .unwrap();
+        assert_eq!(volume.status, VolumeStatus::InUse);
+        assert!(volume.is_attached_to("s1"));
+        assert!(!volume.is_attached_to("s2"));
+        assert_eq!(volume.created_at.unwrap().to_string(), "2026-11-21T08:54:16.123456Z");
+        assert_eq!(volume.updated_at, None);
+    }
+
+    #[test]
+    fn nulls_and_unknown_words_are_no_parse_errors() {
+        let volume: Volume = serde_json::from_value(json!({
+            "id": "v", "name": null, "status": "frobnicating", "size": null, "metadata": null, "attachments": null,
+            "availability_zone": null, "multiattach": null,
+        }))
+        .unwrap();
+        assert_eq!(volume.status, VolumeStatus::Unknown("frobnicating".to_owned()));
+        assert!(!volume.status.is_passing());
+        let backup: Backup = serde_json::from_value(json!({"id": "b", "status": null, "volume_id": null})).unwrap();
+        assert_eq!(backup.status.as_str(), "");
+    }
+
+    #[test]
+    fn what_is_left_of_a_quota() {
+        let quota = |limit, in_use, reserved| Quota { limit, in_use, reserved }.left();
+        assert_eq!(quota(-1, 5, 5), None);
+        assert_eq!(quota(10, 5, 2), Some(3));
+        assert_eq!(quota(10, 12, 0), Some(0));
+        assert_eq!(quota(i64::MIN, i64::MAX, 0), None);
+    }
+
+    #[test]
+    fn free_space_of_a_pool_is_read_in_all_its_spellings() {
+        let free = |value| PoolCapabilities { free_capacity_gb: value, volume_backend_name: None }.free_gib();
+        assert_eq!(free(json!(12.9)), Some(12));
+        assert_eq!(free(json!(7)), Some(7));
+        assert_eq!(free(json!("3.5")), Some(3));
+        assert_eq!(free(json!(-1.0)), Some(0));
+        assert_eq!(free(json!("infinite")), None);
+        assert_eq!(free(json!(null)), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_as_time_is_a_time_or_nothing(text in any::<String>()) {
+            let _ = parse_timestamp(&text);
+        }
+
+        #[test]
+        fn statuses_keep_their_word(word in "[a-z_-]{0,20}") {
+            assert_eq!(VolumeStatus::from(word.clone()).as_str(), word);
+        }
+    }
+}
