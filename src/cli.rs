@@ -8,12 +8,14 @@
 pub mod address;
 pub mod name;
 pub mod size;
+mod trial;
 
 pub use address::{Endpoint, HttpEndpoint};
 pub use name::{DriverName, KeyValue, ProviderName, TopologySegment, TopologyValue};
+pub use trial::Try;
 
 use crate::config::{MetadataSource, duration};
-use crate::model::{Bytes, NodeId};
+use crate::model::NodeId;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -23,24 +25,33 @@ use url::Url;
 
 const ABOUT: &str = "Storage of OpenStack for containers: a CSI driver for Cinder
 
-One program serves the Container Storage Interface to Kubernetes or any other orchestrator. It runs as
-  controller  once or twice per cluster: holds the OpenStack credential; makes, attaches, grows, snapshots volumes
-  node        on every machine: finds, formats and mounts what was attached; holds no credential
-  all         both in one process, for a single machine or for trying things out";
+One program serves the Container Storage Interface to Kubernetes, or to any
+other orchestrator. It runs as
+  controller  once or twice per cluster: holds the OpenStack credential; makes,
+              attaches, grows, snapshots and deletes volumes
+  node        on every machine: finds, formats and mounts what was attached;
+              holds no credential
+  all         both in one process, for a single machine or for a trial";
 
 const EXAMPLES: &str = "Examples:
   Is the configuration good, and what does this cloud offer?
     fuxi-csi check --cloud-config /etc/kubernetes/cloud.conf
+
   The two services, as the manifests start them:
-    fuxi-csi controller --endpoint unix:///csi/csi.sock --cloud-config /etc/config/cloud.conf --cluster blue
+    fuxi-csi controller --endpoint unix:///csi/csi.sock \\
+        --cloud-config /etc/config/cloud.conf --cluster blue
     fuxi-csi node --endpoint unix:///csi/csi.sock
+
   In the place of cinder-csi, serving its volumes:
-    fuxi-csi controller --driver-name cinder.csi.openstack.org --endpoint ... --cloud-config ...
-  On one machine, with the variables of an openrc file, and then a volume's whole life through its socket:
+    fuxi-csi controller --driver-name cinder.csi.openstack.org ...
+
+  On one machine, with the variables of an openrc file, and then a volume's
+  whole life through its socket:
     fuxi-csi all --endpoint /run/fuxi.sock &
     fuxi-csi try --endpoint /run/fuxi.sock
 
-Every option can be learned from `fuxi-csi <COMMAND> --help`; docs/options.md and docs/configuration.md say more.";
+`fuxi-csi <COMMAND> --help` explains every option; docs/options.md and
+docs/configuration.md say more.";
 
 /// The whole command line.
 #[derive(Debug, Clone, Parser)]
@@ -67,38 +78,38 @@ pub enum Command {
     #[command(after_long_help = CHECK_EXAMPLES)]
     Check(Box<Check>),
     /// Act as the orchestrator: take volumes through their whole life, and leave nothing behind
-    #[command(after_long_help = TRY_EXAMPLES)]
+    #[command(after_long_help = trial::EXAMPLES)]
     Try(Try),
 }
 
 const CONTROLLER_EXAMPLES: &str = "Examples:
-  Two clouds; StorageClasses choose with the secret key `cloud`, and the first one is the default:
-    fuxi-csi controller --endpoint unix:///csi/csi.sock --cloud-config /etc/config/cloud.conf \\
-        --cloud-name '' --cloud-name east
-  A common file and one with what differs here; the later file wins, key by key:
-    fuxi-csi controller --endpoint unix:///csi/csi.sock --cloud-config common.conf --cloud-config here.conf";
+  Two clouds: classes choose by the key `cloud` of their secret, and the one
+  without a name is the default:
+    fuxi-csi controller --endpoint unix:///csi/csi.sock \\
+        --cloud-config /etc/config/cloud.conf --cloud-name '' --cloud-name east
+
+  A common file and one with what differs here; the later wins, key by key:
+    fuxi-csi controller --endpoint unix:///csi/csi.sock \\
+        --cloud-config common.conf --cloud-config here.conf";
 
 const NODE_EXAMPLES: &str = "Examples:
-  A Nova instance with a metadata service or a config drive needs nothing else:
+  A Nova server with a metadata service or a config drive needs nothing else:
     fuxi-csi node --endpoint unix:///csi/csi.sock
+
   One without: say which server it is, and where:
-    fuxi-csi node --endpoint unix:///csi/csi.sock --node-id 5d0cf0b7-3c7b-4b7e-9d63-0cb7f8c0a2e1 --zone nova
+    fuxi-csi node --endpoint unix:///csi/csi.sock --zone nova \\
+        --node-id 5d0cf0b7-3c7b-4b7e-9d63-0cb7f8c0a2e1
+
   At most 20 volumes, and pods may also be placed by region:
-    fuxi-csi node --endpoint unix:///csi/csi.sock --attach-limit 20 --topology topology.kubernetes.io/region=north";
+    fuxi-csi node --endpoint unix:///csi/csi.sock --attach-limit 20 \\
+        --topology topology.kubernetes.io/region=north";
 
 const CHECK_EXAMPLES: &str = "Examples:
-  fuxi-csi check --cloud-config /etc/kubernetes/cloud.conf     on the controller's machine
-  fuxi-csi check --role node                                   on a node
+  Where the controller is to run:
+    fuxi-csi check --cloud-config /etc/kubernetes/cloud.conf
 
-Exit code: 0 all is well, 78 the configuration is wrong, 69 the cloud is away, 1 anything else is missing.";
-
-const TRY_EXAMPLES: &str = "Examples:
-  fuxi-csi try --endpoint /run/fuxi.sock
-  fuxi-csi try --endpoint /run/fuxi.sock --volumes 20 --parallel 5 --parameter type=ssd
-  With the node service in a process of its own, and its OpenStack calls counted:
-    fuxi-csi try --endpoint /run/controller.sock --node-endpoint /run/node.sock --metrics-url http://127.0.0.1:8080/metrics
-
-It needs root where the node service does: it writes and reads back data in the mounted volumes.";
+  Where a node is to run:
+    fuxi-csi check --role node";
 
 /// `fuxi-csi controller`
 #[derive(Debug, Clone, Args)]
@@ -222,9 +233,9 @@ pub struct DriverOptions {
     /// The name under which the orchestrator knows the driver [default: <PROVIDER>.fuxi.openstack.org]
     ///
     /// StorageClasses name it as their provisioner, and volumes belong to it for life. With
-    /// cinder.csi.openstack.org the driver takes over the volumes, classes and parameters of cinder-csi; the name must
-    /// be the same on the controller and on all nodes.
-    #[arg(long = "driver-name", value_name = "NAME", env = "FUXI_CSI_DRIVER_NAME", verbatim_doc_comment)]
+    /// cinder.csi.openstack.org the driver takes over the volumes, classes and parameters of cinder-csi. It has to be
+    /// the same on the controller and on all nodes.
+    #[arg(long = "driver-name", value_name = "NAME", env = "FUXI_CSI_DRIVER_NAME")]
     pub given_name: Option<DriverName>,
 }
 
@@ -310,9 +321,9 @@ pub struct ConfigurationOptions {
 pub struct CloudOptions {
     /// A cloud to serve: the NAME of a [Global "NAME"] of cloud.conf, or of a cloud of clouds.yaml
     ///
-    /// Give it again for more; the first is the default cloud. '' is the [Global] without a name. StorageClasses
-    /// choose another than the default with the key `cloud` of their secret. Without this option: the unnamed [Global],
-    /// or what OS_CLOUD names.
+    /// Give it again for more. The first is the default cloud; but the [Global] without a name, which is written '', is
+    /// the default wherever it is listed. StorageClasses choose another by the key `cloud` of their secret. Without
+    /// this option: the [Global] without a name, or what OS_CLOUD names, or the only cloud that there is.
     #[arg(long, value_name = "NAME", env = "FUXI_CSI_CLOUD_NAME", value_delimiter = ',')]
     pub cloud_name: Vec<String>,
 
@@ -400,89 +411,6 @@ impl NodeOptions {
     #[must_use]
     pub fn plugin_dir(&self, driver: &DriverName) -> PathBuf {
         self.given_plugin_dir.clone().unwrap_or_else(|| PathBuf::from("/var/lib/kubelet/plugins").join(driver.as_str()))
-    }
-}
-
-/// `fuxi-csi try`
-#[derive(Debug, Clone, Args)]
-pub struct Try {
-    /// The socket of the controller service: unix:///PATH or a bare path
-    #[arg(long, value_name = "SOCKET", env = "CSI_ENDPOINT")]
-    pub endpoint: Endpoint,
-
-    /// The socket of a node service; give it again for more nodes [default: the same as --endpoint]
-    ///
-    /// With two or more, volumes also move from one node to the next.
-    #[arg(long = "node-endpoint", value_name = "SOCKET")]
-    pub given_node_endpoints: Vec<Endpoint>,
-
-    /// Count OpenStack calls from this /metrics page, such as http://127.0.0.1:8080/metrics; can be repeated
-    #[arg(long = "metrics-url", value_name = "URL", value_parser = http_url)]
-    pub metrics_urls: Vec<Url>,
-
-    /// How many volumes
-    #[arg(long, value_name = "N", default_value = "1")]
-    pub volumes: NonZeroU32,
-
-    /// How many at once
-    #[arg(long, value_name = "N", default_value = "1")]
-    pub parallel: NonZeroU32,
-
-    /// How large each, such as 1Gi
-    #[arg(long, value_name = "SIZE", default_value = "1Gi", value_parser = size::parse)]
-    pub size: Bytes,
-
-    /// The file system [default: the driver's]
-    #[arg(long, value_name = "FSTYPE")]
-    pub fstype: Option<String>,
-
-    /// A parameter of the StorageClass, such as type=ssd; can be repeated
-    #[arg(long = "parameter", value_name = "KEY=VALUE")]
-    pub parameters: Vec<KeyValue>,
-
-    /// A parameter of the VolumeSnapshotClass; can be repeated
-    #[arg(long = "snapshot-parameter", value_name = "KEY=VALUE")]
-    pub snapshot_parameters: Vec<KeyValue>,
-
-    /// Make a backup and restore it; fails where the cloud has no backup service [default: if it has one]
-    #[arg(long = "backup", overrides_with = "without_backup")]
-    pub with_backup: bool,
-
-    /// Make no backup
-    #[arg(long = "no-backup", overrides_with = "with_backup")]
-    pub without_backup: bool,
-
-    /// Where staging and target paths are made [default: a new directory below the system's temporary one]
-    #[arg(long, value_name = "DIRECTORY")]
-    pub work_dir: Option<PathBuf>,
-
-    /// How long one CSI call may take before it is repeated
-    #[arg(long, value_name = "SECONDS", default_value = "180", value_parser = duration::parse)]
-    pub timeout: Duration,
-
-    /// What is logged.
-    #[command(flatten)]
-    pub log: LogOptions,
-}
-
-impl Try {
-    /// The sockets of the node services.
-    #[must_use]
-    pub fn node_endpoints(&self) -> Vec<Endpoint> {
-        match self.given_node_endpoints.as_slice() {
-            [] => vec![self.endpoint.clone()],
-            given => given.to_vec(),
-        }
-    }
-
-    /// Whether a backup is made; none for "if there is a backup service".
-    #[must_use]
-    pub fn backup(&self) -> Option<bool> {
-        match (self.with_backup, self.without_backup) {
-            (true, _) => Some(true),
-            (_, true) => Some(false),
-            _ => None,
-        }
     }
 }
 

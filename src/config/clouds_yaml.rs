@@ -233,7 +233,7 @@ impl Entry {
                 let beside = self.top.get(*name).map(|value| (value, format!("{place}.{name}")));
                 for (value, place) in within.into_iter().chain(beside) {
                     let value = match names.key {
-                        Key::Ca | Key::Certificate | Key::PrivateKey => expand(value, home),
+                        Key::CaFile | Key::ClientCertFile | Key::ClientKeyFile => expand(value, home),
                         _ => value.clone(),
                     };
                     settings.fill(names.key, Setting { value, place });

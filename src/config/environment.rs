@@ -81,10 +81,8 @@ impl Environment {
 
     /// Variables that look like misspelled ones of ours.
     pub(super) fn warnings(&self) -> Vec<String> {
-        let known: Vec<String> = NAMES.iter().flat_map(|names| names.clouds_yaml).map(|name| variable(name)).collect();
-        let is_known = |name: &str| {
-            known.iter().any(|known| known == name) || OTHER_VARIABLES.contains(&name) || name.ends_with("_API_VERSION")
-        };
+        let known = variables();
+        let is_known = |name: &str| known.iter().any(|known| known == name) || name.ends_with("_API_VERSION");
         self.variables
             .keys()
             .filter(|name| name.starts_with("OS_") && !is_known(name))
@@ -96,9 +94,15 @@ impl Environment {
     }
 }
 
-/// Variables of OpenStack clients that say nothing about the cloud, or are read elsewhere.
-const OTHER_VARIABLES: [&str; 5] =
-    ["OS_CLOUD", "OS_CLIENT_CONFIG_FILE", "OS_CLIENT_SECURE_FILE", "OS_PROFILE", "OS_CLOUD_NAME"];
+/// Every `OS_*` variable that is read, as it is documented.
+#[must_use]
+pub fn variables() -> Vec<String> {
+    let names = NAMES.iter().flat_map(|names| names.clouds_yaml).map(|name| variable(name));
+    names.chain(READ_ELSEWHERE.map(str::to_owned)).collect()
+}
+
+/// Variables that say which files and clouds to read.
+const READ_ELSEWHERE: [&str; 3] = ["OS_CLOUD", "OS_CLIENT_CONFIG_FILE", "OS_CLIENT_SECURE_FILE"];
 
 #[cfg(test)]
 mod tests {

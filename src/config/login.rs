@@ -240,17 +240,17 @@ fn endpoint_overrides(settings: &Settings) -> Result<Vec<(String, Url)>> {
 }
 
 fn tls(settings: &Settings, reader: &mut Reader) -> Result<Tls> {
-    let ca_file = pem_file(settings, Key::Ca, "CERTIFICATE-----", reader)?;
-    let cert_file = pem_file(settings, Key::Certificate, "CERTIFICATE-----", reader)?;
-    let key_file = pem_file(settings, Key::PrivateKey, "PRIVATE KEY-----", reader)?;
+    let ca_file = pem_file(settings, Key::CaFile, "CERTIFICATE-----", reader)?;
+    let cert_file = pem_file(settings, Key::ClientCertFile, "CERTIFICATE-----", reader)?;
+    let key_file = pem_file(settings, Key::ClientKeyFile, "PRIVATE KEY-----", reader)?;
     let client = match (cert_file, key_file) {
         (Some(cert_file), Some(key_file)) => Some(ClientCertificate { cert_file, key_file }),
         (None, None) => None,
         (Some(_), None) => {
-            return Err(settings.missing(&[Key::PrivateKey], "a certificate is of no use without its key"));
+            return Err(settings.missing(&[Key::ClientKeyFile], "a certificate is of no use without its key"));
         }
         (None, Some(_)) => {
-            return Err(settings.missing(&[Key::Certificate], "a key is of no use without its certificate"));
+            return Err(settings.missing(&[Key::ClientCertFile], "a key is of no use without its certificate"));
         }
     };
     Ok(Tls { ca_file, client, insecure: insecure(settings)? })

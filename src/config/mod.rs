@@ -29,7 +29,7 @@ mod source;
 mod spelling;
 
 pub use cloud_conf::BlockStorageOptions;
-pub use environment::Environment;
+pub use environment::{Environment, variables};
 pub use files::Fingerprint;
 pub use metadata::{MetadataOptions, MetadataSource};
 pub use source::Source;

@@ -5,7 +5,7 @@ use super::clouds_yaml::CloudsYaml;
 use super::environment::Environment;
 use super::files::Reader;
 use super::settings::{Key, Settings};
-use super::{Clouds, Config, NodeConfig, login, spelling};
+use super::{BlockStorageOptions, Clouds, Config, MetadataOptions, NodeConfig, login, spelling};
 use crate::error::{Error, Result};
 use crate::openstack::cloud::Cloud;
 use secrecy::ExposeSecret;
@@ -44,12 +44,16 @@ impl Source {
     /// (or the variable) that is wrong or in which something is missing, and says what to do.
     pub fn load(&self) -> Result<Config> {
         let mut loading = Loading { source: self, reader: Reader::default(), warnings: Vec::new() };
-        let (clouds, mut cloud_conf) = loading.clouds()?;
-        let block_storage = cloud_conf.block_storage()?;
-        let metadata = cloud_conf.metadata()?;
-        let mut warnings = cloud_conf.warnings;
-        warnings.append(&mut loading.warnings);
-        Ok(Config { clouds, block_storage, metadata, fingerprint: loading.reader.into_fingerprint(), warnings })
+        match loading.parts() {
+            Ok((clouds, block_storage, metadata)) => Ok(Config {
+                clouds,
+                block_storage,
+                metadata,
+                fingerprint: loading.reader.into_fingerprint(),
+                warnings: loading.warnings,
+            }),
+            Err(error) => Err(with_warnings(&error, &loading.warnings)),
+        }
     }
 
     /// Reads what a node needs: `[BlockStorage]` and `[Metadata]`. Credentials are neither needed nor kept, and a file
@@ -86,6 +90,13 @@ struct Loading<'a> {
 }
 
 impl Loading<'_> {
+    fn parts(&mut self) -> Result<(Clouds, BlockStorageOptions, MetadataOptions)> {
+        let (clouds, mut cloud_conf) = self.clouds()?;
+        let block_storage = cloud_conf.block_storage()?;
+        self.warnings.append(&mut cloud_conf.warnings);
+        Ok((clouds, block_storage, cloud_conf.metadata()?))
+    }
+
     fn clouds(&mut self) -> Result<(Clouds, CloudConf)> {
         let environment = &self.source.environment;
         if !self.source.cloud_config.is_empty() {
@@ -115,6 +126,7 @@ impl Loading<'_> {
         for path in &self.source.cloud_config {
             let text = self.reader.read(path)?;
             cloud_conf.add(&path.display().to_string(), text.expose_secret())?;
+            self.warnings.append(&mut cloud_conf.warnings);
         }
         let mut clouds = Vec::new();
         for name in self.names_in(&cloud_conf)? {
@@ -199,6 +211,12 @@ impl Loading<'_> {
     }
 }
 
+/// What was not understood is often the reason for what is missing.
+fn with_warnings(error: &Error, warnings: &[String]) -> Error {
+    let notes: Vec<String> = warnings.iter().map(|warning| format!(" [note: {warning}]")).collect();
+    Error::new(error.kind(), format!("{error}{}", notes.concat()))
+}
+
 fn section(name: &str) -> String {
     if name.is_empty() { "[Global] without a name".to_owned() } else { format!("[Global {name:?}]") }
 }
@@ -227,14 +245,35 @@ fn unnamed_first(mut names: Vec<String>) -> Vec<String> {
     names
 }
 
+/// The longest name of a cloud: a handle of 128 bytes has room for it, a UUID and a word.
+const LONGEST_NAME: usize = 64;
+
+/// What stands before the UUID in the handle of a backup.
+const WORD_OF_HANDLES: &str = "backup";
+
 impl Clouds {
     fn of(clouds: Vec<Cloud>) -> Result<Self> {
         let mut clouds = clouds.into_iter();
-        match clouds.next() {
-            Some(default) => Ok(Self { default, others: clouds.collect() }),
-            None => Err(Error::internal("a configuration without a cloud was let through")),
+        let Some(default) = clouds.next() else {
+            return Err(Error::internal("a configuration without a cloud was let through"));
+        };
+        let others: Vec<Cloud> = clouds.collect();
+        match others.iter().find(|cloud| !can_be_in_handles(&cloud.name)) {
+            Some(cloud) => Err(Error::invalid(format!(
+                "{}: volume handles have the cloud's name in front of a slash, and {:?} cannot be there: take another \
+                 name, without slash or blank, of at most {LONGEST_NAME} bytes, and not {WORD_OF_HANDLES:?}",
+                cloud.origin, cloud.name
+            ))),
+            None => Ok(Self { default, others }),
         }
     }
+}
+
+fn can_be_in_handles(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= LONGEST_NAME
+        && name != WORD_OF_HANDLES
+        && !name.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control())
 }
 
 #[cfg(test)]

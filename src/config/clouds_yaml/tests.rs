@@ -77,7 +77,7 @@ fn a_cloud_is_read_with_its_spellings() {
         (Key::Region, "north"),
         (Key::Interface, "internal"),
         (Key::Verify, "false"),
-        (Key::Ca, ca.as_str()),
+        (Key::CaFile, ca.as_str()),
         (Key::BlockStorageEndpoint, "https://v"),
     ] {
         assert_eq!(settings.text(key), Some(expected), "{key:?}");

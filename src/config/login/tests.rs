@@ -231,7 +231,7 @@ fn certificates_are_looked_at_and_watched() {
     let (ca, key, absent) = (path("ca"), path("key"), path("absent"));
     let both = |cert: &str, key: &str| {
         let mut values: Vec<(Key, &str)> = PASSWORD.to_vec();
-        values.extend([(Key::Ca, ca.as_str()), (Key::Certificate, cert), (Key::PrivateKey, key)]);
+        values.extend([(Key::CaFile, ca.as_str()), (Key::ClientCertFile, cert), (Key::ClientKeyFile, key)]);
         let mut reader = Reader::default();
         cloud("", &settings(&values), &mut reader, &mut Vec::new())
             .map(|cloud| (cloud, reader.into_fingerprint()))

@@ -77,6 +77,16 @@ fn clouds_are_found_by_name_and_the_empty_name_is_the_default() {
 }
 
 #[test]
+fn a_name_that_cannot_be_in_a_handle_is_for_the_default_cloud_only() {
+    let place = Place::new();
+    for name in ["a/b", "a b", "backup", &"x".repeat(65)] {
+        let file = place.file("c", &format!("[Global \"{name}\"]\n{LOGIN}[Global \"east\"]\n{LOGIN}"));
+        assert_eq!(names(&place.source(&[&file], &[name, "east"], &[])), [name, "east"]);
+        assert!(refused(&place.source(&[&file], &["east", name], &[])).contains("volume handles"), "{name}");
+    }
+}
+
+#[test]
 fn a_broken_cloud_that_is_not_asked_for_does_no_harm() {
     let place = Place::new();
     let file = place.file("c", &format!("[Global]\n{LOGIN}[Global \"east\"]\nauth-url = x\n"));
@@ -162,6 +172,15 @@ fn the_environment_alone_is_enough_and_warns() {
         refused(&without_secret),
         "the environment: there is nothing to log in with: add OS_APPLICATION_CREDENTIAL_SECRET"
     );
+}
+
+#[test]
+fn an_error_brings_along_what_was_not_understood() {
+    let place = Place::new();
+    let file = place.file("c", "[Global]\nauth-url = https://c\nuser-id = u\npasswort = hunter2\n");
+    let message = refused(&place.source(&[&file], &[], &[]));
+    assert!(message.starts_with(&format!("{} [Global]: there is nothing to log in with", file.display())), "{message}");
+    assert!(message.contains("did you mean \"password\"?") && !message.contains("hunter2"), "{message}");
 }
 
 #[test]
