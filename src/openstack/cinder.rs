@@ -7,14 +7,16 @@ mod objects;
 mod sources;
 
 pub use objects::{
-    AbsoluteLimits, AttachedTo, Attachment, AttachmentStatus, Backup, BackupStatus, Made, Message, Metadata, Part,
-    Pool, PoolCapabilities, Quota, Snapshot, SnapshotStatus, Volume, VolumeStatus,
+    AbsoluteLimits, AttachedTo, Attachment, AttachmentStatus, Backup, BackupStatus, Made, Message, Pool,
+    PoolCapabilities, Snapshot, SnapshotStatus, Volume, VolumeStatus,
 };
-pub use sources::{BackupSource, SeenVolume, SnapshotSource, VolumeNotes, VolumeSource};
+pub use sources::{BackupSource, SeenVolume, SnapshotSource, VolumeSource};
 
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::openstack::client::{Client, Microversion, Route};
+use crate::openstack::crowd::LARGEST_PAGE;
+use crate::openstack::objects::{Metadata, Part, Quota};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
@@ -34,9 +36,6 @@ pub const ATTACHMENTS: Microversion = Microversion(3, 27);
 pub const TIME_FILTER: Microversion = Microversion(3, 60);
 /// A snapshot of a volume in use needs no `force`, and must not have it.
 pub const SNAPSHOT_IN_USE: Microversion = Microversion(3, 66);
-
-/// The most entries that Cinder gives in one answer, unless the operator chose another number (`osapi_max_limit`).
-pub const LARGEST_PAGE: u32 = 1000;
 
 /// What a new volume should be.
 #[derive(Debug, Clone, Default, Serialize)]

@@ -1,8 +1,7 @@
 //! Volumes of Cinder, attached to nodes by Nova.
 //!
 //! One file per noun: [`volume`] (make, remove, look), [`attachment`] (publish, unpublish), [`snapshot`], [`backup`],
-//! [`expansion`], [`capacity`]; [`names`], [`parameters`] and [`topology`] are what classes and metadata say, [`failure`]
-//! what refusals mean. There is no store: everything is found again by name, metadata and state.
+//! [`expansion`], [`capacity`]; [`parameters`] is what classes say, [`failure`] what refusals mean. There is no store: everything is found again by name, metadata and state.
 
 mod attachment;
 mod backup;
@@ -10,35 +9,33 @@ mod capacity;
 mod expansion;
 mod failure;
 mod listing;
-pub mod names;
 pub mod parameters;
 mod snapshot;
-pub mod topology;
 mod volume;
 
 use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::model::{
-    Capability, Connection, NodeId, Page, PageRequest, Secrets, StringMap, Volume, VolumeId, VolumeSpec, VolumeStatus,
+    Capability, Connection, NodeId, Page, PageRequest, StringMap, Volume, VolumeId, VolumeSpec, VolumeStatus,
 };
-use crate::openstack::cinder::{BackupSource, Cinder, SnapshotSource, VolumeNotes, VolumeSource};
+use crate::openstack::cinder::{BackupSource, Cinder, SnapshotSource, VolumeSource};
 use crate::openstack::client::Client;
+use crate::openstack::notes::Notes;
 use crate::openstack::nova::{Nova, ServerSource};
 use crate::openstack::watch::Watch;
-use crate::provider::handle::{VolumeHandle, check_cloud_name};
+use crate::provider::clouds::Clouds;
+use crate::provider::failure::Doubts;
+use crate::provider::handle::VolumeHandle;
+use crate::provider::names::Names;
+use crate::provider::topology::Zones;
 use crate::provider::{Capacity, Expand, Provider, Snapshots};
 use async_trait::async_trait;
-use failure::Doubts;
-use names::Names;
-use secrecy::ExposeSecret;
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use topology::Zones;
 
 /// How the provider behaves.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The driver's name; [`names::CINDER_CSI`] makes it a drop-in.
+    /// The driver's name; [`crate::provider::names::CINDER_CSI`] makes it a drop-in.
     pub driver: String,
     /// The cluster's name, by which it knows its own volumes.
     pub cluster: String,
@@ -53,7 +50,7 @@ struct Cloud {
     name: String,
     cinder: Cinder,
     nova: Nova,
-    notes: Arc<VolumeNotes>,
+    notes: Arc<Notes>,
     volumes: Watch<VolumeSource>,
     snapshots: Watch<SnapshotSource>,
     backups: Watch<BackupSource>,
@@ -64,7 +61,7 @@ struct Cloud {
 impl Cloud {
     fn new(name: String, cinder: Client, nova: Client) -> Self {
         let (cinder, nova) = (Cinder::new(cinder), Nova::new(nova));
-        let notes = Arc::new(VolumeNotes::default());
+        let notes = Arc::new(Notes::default());
         Self {
             name,
             volumes: Watch::new(VolumeSource::new(cinder.clone(), Arc::clone(&notes))),
@@ -83,7 +80,7 @@ impl Cloud {
 pub struct CinderProvider {
     names: Names,
     zones: Zones,
-    clouds: BTreeMap<String, Cloud>,
+    clouds: Clouds<Cloud>,
 }
 
 impl CinderProvider {
@@ -98,56 +95,15 @@ impl CinderProvider {
             enabled: settings.with_topology,
             ignore_volume_zone: settings.ignore_volume_zone,
         };
-        let mut by_name = BTreeMap::new();
-        for (name, cinder, nova) in clouds {
-            check_cloud_name(&name)?;
-            if by_name.insert(name.clone(), Cloud::new(name.clone(), cinder, nova)).is_some() {
-                return Err(Error::invalid(format!("two clouds are called {name:?}")));
-            }
-        }
-        if by_name.is_empty() {
-            return Err(Error::invalid("no cloud is configured"));
-        }
-        Ok(Self { names, zones, clouds: by_name })
-    }
-
-    /// The cloud that a class's secret names; without one, the default cloud.
-    fn cloud_of_class(&self, secrets: &Secrets) -> Result<&Cloud> {
-        let name = secrets.get(parameters::CLOUD_SECRET).map_or("", |secret| secret.expose_secret());
-        self.cloud_named(name).ok_or_else(|| {
-            Error::invalid(format!(
-                "the secret of the class says cloud {name:?}, which is not configured; the clouds are {}",
-                self.cloud_names()
-            ))
-        })
-    }
-
-    /// The cloud of a handle. A name that is not configured is no proof that the object does not exist.
-    fn cloud(&self, name: &str) -> Result<&Cloud> {
-        self.cloud_named(name).ok_or_else(|| {
-            Error::wrong_state(format!(
-                "the handle names cloud {name:?}, which is not configured; the clouds are {}: add its section to cloud.conf",
-                self.cloud_names()
-            ))
-        })
-    }
-
-    /// A cloud by name. Where there is only one and it has a name, it is the default as well.
-    fn cloud_named(&self, name: &str) -> Option<&Cloud> {
-        self.clouds.get(name).or_else(|| match name {
-            "" if self.clouds.len() == 1 => self.clouds.values().next(),
-            _ => None,
-        })
-    }
-
-    fn cloud_names(&self) -> String {
-        self.clouds.keys().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
+        let clouds =
+            Clouds::new(clouds.into_iter().map(|(name, cinder, nova)| (name.clone(), Cloud::new(name, cinder, nova))))?;
+        Ok(Self { names, zones, clouds })
     }
 
     /// The volume of a handle, which must be one that can exist.
     fn existing(&self, id: &VolumeId) -> Result<(VolumeHandle, &Cloud)> {
         let handle = VolumeHandle::parse(id).ok_or_else(|| Error::not_found(format!("there is no volume {id}")))?;
-        let cloud = self.cloud(&handle.cloud)?;
+        let cloud = self.clouds.of_handle(&handle.cloud)?;
         Ok((handle, cloud))
     }
 }
@@ -223,14 +179,5 @@ impl Provider for CinderProvider {
 
     fn can_clone(&self) -> bool {
         true
-    }
-}
-
-/// A 404 is an answer, every other error is an error.
-fn found<T>(answer: Result<T>) -> Result<Option<T>> {
-    match answer {
-        Ok(object) => Ok(Some(object)),
-        Err(error) if error.is(crate::error::Kind::NotFound) => Ok(None),
-        Err(error) => Err(error),
     }
 }
