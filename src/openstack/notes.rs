@@ -3,11 +3,18 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// The status that an object passes through, and how many wait for its end.
+#[derive(Debug)]
+struct Passing {
+    status: &'static str,
+    waiters: usize,
+}
+
 /// What is known about the objects that are waited for.
 #[derive(Debug, Default)]
 pub struct Notes {
     being_made: Mutex<HashMap<String, String>>,
-    leaving: Mutex<HashMap<String, usize>>,
+    passing: Mutex<HashMap<String, Passing>>,
 }
 
 impl Notes {
@@ -19,8 +26,17 @@ impl Notes {
 
     /// Says that the service has agreed to delete an object: while the guard lives, its absence is looked for.
     pub fn leaving(self: &Arc<Self>, id: &str) -> Noted {
-        *lock(&self.leaving).entry(id.to_owned()).or_default() += 1;
-        Noted { notes: Arc::clone(self), id: id.to_owned(), what: What::Leaving }
+        self.passing(id, DELETING)
+    }
+
+    /// Says that an object is in a status that will pass: while the guard lives and the object is listed in that status,
+    /// nothing has changed.
+    pub fn passing(self: &Arc<Self>, id: &str, status: &'static str) -> Noted {
+        let mut passing = lock(&self.passing);
+        let entry = passing.entry(id.to_owned()).or_insert(Passing { status, waiters: 0 });
+        entry.status = status;
+        entry.waiters += 1;
+        Noted { notes: Arc::clone(self), id: id.to_owned(), what: What::Passing }
     }
 
     /// The name under which an object is being made.
@@ -28,11 +44,19 @@ impl Notes {
         lock(&self.being_made).get(id).cloned()
     }
 
+    /// The status that an object passes through.
+    pub(super) fn status_of(&self, id: &str) -> Option<&'static str> {
+        lock(&self.passing).get(id).map(|passing| passing.status)
+    }
+
     /// Whether an object is being deleted.
     pub(super) fn is_leaving(&self, id: &str) -> bool {
-        lock(&self.leaving).contains_key(id)
+        self.status_of(id) == Some(DELETING)
     }
 }
+
+/// The status of objects that are being deleted.
+const DELETING: &str = "deleting";
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -41,7 +65,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 enum What {
     BeingMade,
-    Leaving,
+    Passing,
 }
 
 /// A note that lasts as long as this lives.
@@ -59,12 +83,12 @@ impl Drop for Noted {
             What::BeingMade => {
                 lock(&self.notes.being_made).remove(&self.id);
             }
-            What::Leaving => {
-                let mut leaving = lock(&self.notes.leaving);
-                if let Some(count) = leaving.get_mut(&self.id) {
-                    *count -= 1;
-                    if *count == 0 {
-                        leaving.remove(&self.id);
+            What::Passing => {
+                let mut passing = lock(&self.notes.passing);
+                if let Some(entry) = passing.get_mut(&self.id) {
+                    entry.waiters -= 1;
+                    if entry.waiters == 0 {
+                        passing.remove(&self.id);
                     }
                 }
             }
@@ -86,6 +110,10 @@ mod tests {
         assert!(notes.is_leaving("v"));
         drop(second);
         assert!(!notes.is_leaving("v"));
+        let growing = notes.passing("v", "extending");
+        assert_eq!((notes.status_of("v"), notes.is_leaving("v")), (Some("extending"), false));
+        drop(growing);
+        assert_eq!(notes.status_of("v"), None);
         let named = notes.being_made("v", "pvc-1");
         assert_eq!(notes.name_of("v").as_deref(), Some("pvc-1"));
         drop(named);
