@@ -40,6 +40,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::write(out.join("redacted.rs"), redacted)?;
     tonic_prost_build::configure()
         .generate_default_stubs(true)
+        // Maps in the domain's own type and in a stable order.
+        .btree_map(".")
         .skip_debug(skip)
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())

@@ -23,14 +23,18 @@
 //! A crate of your own may implement [`provider::Provider`] or [`node::connector::Connector`]; [`model`], [`error`] and
 //! [`call`] are what they speak. `docs/plugins.md` shows both.
 
+pub mod app;
 pub mod call;
 pub mod cli;
 pub mod config;
+pub mod csi;
 pub mod error;
 pub mod exec;
 pub mod initiator;
 pub mod model;
 pub mod node;
+pub mod observe;
 pub mod openstack;
 pub mod provider;
 pub mod seal;
+pub mod server;

@@ -1,3 +1,10 @@
 //! The `fuxi-csi` program.
 
-fn main() {}
+use clap::Parser as _;
+use fuxi_csi::app::{self, Registry};
+use fuxi_csi::cli::Cli;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    app::run(&Cli::parse(), Registry::standard())
+}

@@ -49,12 +49,8 @@ fn rig() -> Rig {
     let cinder = Client::new(session.clone(), ServiceKind::BlockStorage, 32);
     let nova = Client::new(session, ServiceKind::Compute, 32);
     let run = format!("live-{}", std::process::id());
-    let settings = Settings {
-        driver: "cinder.fuxi.openstack.org".to_owned(),
-        cluster: run.clone(),
-        with_topology: true,
-        ignore_volume_zone: false,
-    };
+    let settings =
+        Settings { driver: "cinder.fuxi.openstack.org".to_owned(), cluster: run.clone(), ignore_volume_zone: false };
     let provider = CinderProvider::new(&settings, [(String::new(), cinder, nova.clone())]).unwrap();
     Rig { provider: Arc::new(provider), nova, state: path.parent().unwrap().to_owned(), run }
 }

@@ -21,7 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("cli", &["config", "error", "model"]),
     ("provider", &["call", "error", "initiator", "model", "openstack", "seal"]),
     ("node", &["call", "error", "exec", "initiator", "model", "seal"]),
-    ("csi", &["call", "error", "model", "node", "provider"]),
+    ("csi", &["call", "error", "exec::scripted", "model", "node", "provider"]),
     ("observe", &["csi", "error", "openstack::client"]),
     ("server", &["csi", "error", "observe"]),
     ("check", &["call", "cli", "config", "error", "exec", "model", "node", "openstack"]),

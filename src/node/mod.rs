@@ -1,11 +1,40 @@
 //! Volumes on this machine: stage, publish, expand, stats, health. Knows no OpenStack and no gRPC.
+//!
+//! [`Node`] is the façade. Behind it, [`stage`], [`publish`], [`expand`], [`stats`] and [`health`] are one story each;
+//! [`connector`] brings the device, [`filesystem`] makes and grows what is on it, [`mount`] mounts it, [`record`] remembers
+//! it, and [`identity`] knows which machine this is. The truth is in sysfs and the mount table; the record only says what
+//! they cannot: which volume, and how it came here.
+//!
+//! The `csi` layer lets one operation per volume in. Should two ever meet here nevertheless, both look before they act
+//! and the worst is an error to one of them.
 
+pub mod blocking;
 pub mod connector;
+pub mod device;
+pub mod expand;
+pub mod filesystem;
+pub mod health;
+pub mod identity;
+pub mod mount;
+pub mod publish;
+pub mod record;
+pub mod stage;
+pub mod stats;
 
 use crate::call::Call;
 use crate::error::{Error, Result};
-use crate::model::{Bytes, Capability, Connection, Health, NodeId, Secrets, SizeRange, StringMap, Topology, VolumeId};
+use crate::exec::Exec;
+use crate::model::{
+    Bytes, Capability, Connection, Health, KIND_NOVA, NodeId, Secrets, SizeRange, StringMap, Topology, VolumeId,
+};
+use connector::{Connector, Connectors, Link};
+use device::{Device, DeviceNumber, Host};
+use filesystem::Filesystems;
+use identity::Identity;
+use mount::Mounter;
+use record::{Record, Records};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What to stage, and where.
 #[derive(Debug, Clone)]
@@ -72,63 +101,105 @@ pub struct Stats {
     pub inodes: Option<Usage>,
 }
 
+/// What a node is made of.
+#[derive(Debug)]
+pub struct NodeParts {
+    /// Runs programs.
+    pub exec: Arc<dyn Exec>,
+    /// Mounts.
+    pub mounter: Arc<dyn Mounter>,
+    /// Bring devices and shares.
+    pub connectors: Connectors,
+    /// The file systems that it knows.
+    pub filesystems: Filesystems,
+    /// Knows which machine this is.
+    pub identity: Identity,
+    /// Where the kernel's files are.
+    pub host: Host,
+    /// The driver's own directory on the host, for its records.
+    pub plugin_dir: PathBuf,
+    /// The file system of volumes that ask for none.
+    pub default_fstype: String,
+}
+
 /// The node's side of the driver.
-pub struct Node {}
+#[derive(Debug)]
+pub struct Node {
+    parts: NodeParts,
+    records: Records,
+}
 
 impl Node {
+    /// A node made of these parts.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: the default file system is none that it knows.
+    pub fn new(parts: NodeParts) -> Result<Self> {
+        parts.filesystems.get(&parts.default_fstype)?;
+        let records = Records::new(parts.plugin_dir.join("volumes"));
+        Ok(Self { parts, records })
+    }
+
     /// Makes the volume ready on this machine: connected, proven, formatted if blank, grown, mounted.
     ///
     /// # Errors
-    /// `WrongState`: the device is not the volume, or holds what must not be overwritten.
-    pub async fn stage(&self, _call: &Call, _request: &StageRequest) -> Result<()> {
-        Err(Error::internal("not there yet"))
+    /// `WrongState`: the device is not the volume, or holds what must not be overwritten. `Conflict`: staged in another
+    /// way. `Unavailable`: the device did not appear; repeat. `InvalidArgument`: an unknown file system or option.
+    pub async fn stage(&self, call: &Call, request: &StageRequest) -> Result<()> {
+        Box::pin(stage::stage(self, call, request)).await
     }
 
     /// The opposite; success for what is not there.
     ///
     /// # Errors
     /// `Busy`/`Internal`: it could not be unmounted or disconnected.
-    pub async fn unstage(&self, _call: &Call, _volume: &VolumeId, _staging_path: &Path) -> Result<()> {
-        Err(Error::internal("not there yet"))
+    pub async fn unstage(&self, call: &Call, volume: &VolumeId, staging_path: &Path) -> Result<()> {
+        let result = Box::pin(stage::unstage(self, call, volume, staging_path)).await;
+        result.map_err(|error| error.during(format!("unstage volume {volume}")))
     }
 
     /// Shows the staged volume to one workload.
     ///
     /// # Errors
     /// `WrongState`: it is not staged. `Conflict`: published there in another way.
-    pub async fn publish(&self, _call: &Call, _request: &PublishRequest) -> Result<()> {
-        Err(Error::internal("not there yet"))
+    pub async fn publish(&self, call: &Call, request: &PublishRequest) -> Result<()> {
+        let result = Box::pin(publish::publish(self, call, request)).await;
+        result.map_err(|error| error.during(format!("publish volume {}", request.volume)))
     }
 
     /// The opposite; success for what is not there.
     ///
     /// # Errors
     /// `Busy`/`Internal`: it could not be unmounted.
-    pub async fn unpublish(&self, _call: &Call, _volume: &VolumeId, _target_path: &Path) -> Result<()> {
-        Err(Error::internal("not there yet"))
+    pub async fn unpublish(&self, call: &Call, volume: &VolumeId, target_path: &Path) -> Result<()> {
+        let result = Box::pin(publish::unpublish(self, call, volume, target_path)).await;
+        result.map_err(|error| error.during(format!("unpublish volume {volume}")))
     }
 
     /// Grows what is on the volume to the volume's size and says what was measured.
     ///
     /// # Errors
-    /// `NotFound`: nothing of that volume is there. `OutOfRange`: the device is smaller than required.
+    /// `NotFound`: nothing of that volume is there. `Unavailable`: the device is (still) smaller than required; repeat.
+    /// `WrongState`: the file system cannot grow as it is mounted.
     pub async fn expand(
         &self,
-        _call: &Call,
-        _volume: &VolumeId,
-        _volume_path: &Path,
-        _staging_path: Option<&Path>,
-        _size: SizeRange,
+        call: &Call,
+        volume: &VolumeId,
+        volume_path: &Path,
+        staging_path: Option<&Path>,
+        size: SizeRange,
     ) -> Result<Bytes> {
-        Err(Error::internal("not there yet"))
+        let result = Box::pin(expand::expand(self, call, volume, volume_path, staging_path, size)).await;
+        result.map_err(|error| error.during(format!("expand volume {volume}")))
     }
 
     /// How full it is.
     ///
     /// # Errors
     /// `NotFound`: the volume is not at that path.
-    pub async fn stats(&self, _call: &Call, _volume: &VolumeId, _volume_path: &Path) -> Result<Stats> {
-        Err(Error::internal("not there yet"))
+    pub async fn stats(&self, call: &Call, volume: &VolumeId, volume_path: &Path) -> Result<Stats> {
+        let result = stats::stats(self, call, volume, volume_path).await;
+        result.map_err(|error| error.during(format!("statistics of volume {volume}")))
     }
 
     /// What is wrong with it on this node.
@@ -137,19 +208,47 @@ impl Node {
     /// `NotFound`: the volume is not here.
     pub async fn health(
         &self,
-        _call: &Call,
-        _volume: &VolumeId,
-        _publish_path: Option<&Path>,
-        _staging_path: Option<&Path>,
+        call: &Call,
+        volume: &VolumeId,
+        publish_path: Option<&Path>,
+        staging_path: Option<&Path>,
     ) -> Result<Vec<Health>> {
-        Err(Error::internal("not there yet"))
+        let result = Box::pin(health::health(self, call, volume, publish_path, staging_path)).await;
+        result.map_err(|error| error.during(format!("health of volume {volume}")))
     }
 
     /// What this node is.
     ///
     /// # Errors
     /// `Unavailable`: no source knows the server's id.
-    pub async fn info(&self, _call: &Call) -> Result<NodeInfo> {
-        Err(Error::internal("not there yet"))
+    pub async fn info(&self, call: &Call) -> Result<NodeInfo> {
+        let records = self.records.all(call).await?;
+        self.parts.identity.info(call, &self.parts.host, &records).await
+    }
+
+    /// The connector of a volume that is here, and the link to it. A volume without a record was staged by a driver before
+    /// this one (cinder-csi), which knows disks of the hypervisor only.
+    fn link(&self, volume: &VolumeId, record: Option<&Record>) -> Result<(&Arc<dyn Connector>, Link)> {
+        let connection = record.map_or_else(
+            || Connection {
+                kind: KIND_NOVA.to_owned(),
+                data: serde_json::Value::Object(serde_json::Map::new()),
+                size: None,
+                sealed: None,
+            },
+            |record| record.connection.clone(),
+        );
+        let connector = self.parts.connectors.get(&connection.kind)?;
+        Ok((connector, Link { volume: volume.clone(), connection, secrets: Secrets::new() }))
+    }
+
+    /// The block device of that number, if there is one.
+    async fn numbered(&self, call: &Call, number: DeviceNumber) -> Result<Option<Device>> {
+        let host = self.parts.host.clone();
+        blocking::run(call, "read sysfs", move || {
+            host.numbered(number)
+                .map_err(|error| Error::internal(format!("read device {number} in sysfs")).because(error))
+        })
+        .await
     }
 }

@@ -87,6 +87,11 @@ impl Nova {
         Self { client }
     }
 
+    /// The highest microversion that the service has.
+    pub async fn highest(&self, call: &Call) -> Result<Microversion> {
+        self.client.highest(call).await
+    }
+
     /// Attaches a volume. The answer comes when the volume is reserved; the attaching goes on.
     pub async fn attach(&self, call: &Call, server: &str, volume: &str) -> Result<()> {
         let version = self.client.highest(call).await?.min(MULTIATTACH);

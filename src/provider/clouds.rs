@@ -53,6 +53,11 @@ impl<C> Clouds<C> {
         })
     }
 
+    /// All clouds, in the order of their names.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &C> {
+        self.0.values()
+    }
+
     /// The names of all clouds, in order.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &String> {
         self.0.keys()

@@ -18,6 +18,7 @@ pub(crate) mod clouds;
 pub(crate) mod failure;
 pub mod handle;
 pub mod manila;
+pub mod memory;
 pub mod names;
 pub(crate) mod parameters;
 pub(crate) mod size;
@@ -98,6 +99,16 @@ pub trait Provider: Send + Sync + 'static {
     /// The topology key whose values are this provider's zones, such as `topology.cinder.fuxi.openstack.org/zone`.
     fn topology_key(&self) -> &str;
 
+    /// Logs in and finds out what the other methods need: called once at start, in the background, and repeated while
+    /// the service is away.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Deadline`: the service is away, ask again. Anything else: the configuration is wrong; the message
+    /// says what, and where it was read from.
+    async fn ready(&self, _call: &Call) -> Result<()> {
+        Ok(())
+    }
+
     /// Growing volumes.
     fn expand(&self) -> Option<&dyn Expand> {
         None
@@ -115,6 +126,11 @@ pub trait Provider: Send + Sync + 'static {
 
     /// Whether volumes can be made of volumes.
     fn can_clone(&self) -> bool {
+        false
+    }
+
+    /// Whether a volume can be published so that the node cannot write to it, whatever the node does.
+    fn publishes_read_only(&self) -> bool {
         false
     }
 
@@ -180,6 +196,11 @@ pub trait Snapshots: Send + Sync {
     /// # Errors
     /// `NotFound`.
     async fn snapshot(&self, call: &Call, id: &SnapshotId) -> Result<Snapshot>;
+
+    /// Whether snapshots say from where volumes made of them are reachable.
+    fn have_topology(&self) -> bool {
+        true
+    }
 }
 
 /// How much more can be made.

@@ -4,15 +4,11 @@
 //! is found and they find what we make.
 
 use crate::error::{Error, Result};
-use crate::model::StringMap;
+use crate::model::{MANILA_CSI, StringMap, key_prefix, zone_key};
 use crate::openstack::objects::Metadata;
 
 /// The driver name of cinder-csi. With it, the driver behaves as a drop-in.
 pub const CINDER_CSI: &str = "cinder.csi.openstack.org";
-
-/// The driver name of manila-csi, which puts its protocol before it (`nfs.manila.csi.openstack.org`) but not before its
-/// keys. With such a name, the driver behaves as a drop-in.
-pub const MANILA_CSI: &str = "manila.csi.openstack.org";
 
 /// What provisioner and snapshotter say about the objects behind a request (`--extra-create-metadata`), and what is kept
 /// as metadata in OpenStack.
@@ -47,13 +43,13 @@ impl Names {
     /// Of this driver in this cluster.
     #[must_use]
     pub fn new(driver: &str, cluster: &str) -> Self {
-        let prefix = if is_manila_csi(driver) { MANILA_CSI } else { driver };
+        let prefix = key_prefix(driver);
         Self {
             driver: driver.to_owned(),
             prefix: prefix.to_owned(),
             cluster: cluster.to_owned(),
             cluster_key: format!("{prefix}/cluster"),
-            topology_key: format!("topology.{prefix}/zone"),
+            topology_key: zone_key(driver),
             temporary_key: format!("{prefix}/for-backup"),
             source_key: format!("{prefix}/from-backup"),
         }
@@ -139,11 +135,6 @@ impl Names {
     pub fn backup_of<'a>(&self, metadata: &'a Metadata) -> Option<&'a str> {
         self.is_ours(metadata).then(|| metadata.get(&self.temporary_key)).flatten().map(String::as_str)
     }
-}
-
-/// `manila.csi.openstack.org`, or that with a protocol before it.
-fn is_manila_csi(driver: &str) -> bool {
-    driver == MANILA_CSI || driver.strip_suffix(MANILA_CSI).is_some_and(|before| before.ends_with('.'))
 }
 
 /// The services cut white space off the ends of names: such an object would never be found again.

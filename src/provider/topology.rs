@@ -12,8 +12,6 @@ use std::collections::BTreeSet;
 pub struct Zones {
     /// The key of the zone in topologies.
     pub key: String,
-    /// Whether topology matters at all (`--with-topology`).
-    pub enabled: bool,
     /// Whether a volume's zone says nothing about the nodes that can use it (`ignore-volume-az`).
     pub ignore_volume_zone: bool,
 }
@@ -46,7 +44,7 @@ impl Zones {
             // The service takes the zone of the source by itself.
             return Ok(None);
         }
-        let Some(requirement) = requirement.filter(|_| self.enabled) else { return Ok(None) };
+        let Some(requirement) = requirement else { return Ok(None) };
         let zones = requirement.preferred.iter().chain(&requirement.requisite);
         Ok(zones.filter_map(|topology| topology.get(&self.key)).find(|zone| !zone.is_empty()).cloned())
     }
@@ -54,9 +52,6 @@ impl Zones {
     /// From where something in this zone is reachable; empty for everywhere.
     #[must_use]
     pub fn reachable_from(&self, zone: &str, requirement: Option<&TopologyRequirement>) -> Vec<Topology> {
-        if !self.enabled {
-            return Vec::new();
-        }
         if self.ignore_volume_zone {
             return requirement.map(|requirement| requirement.preferred.clone()).unwrap_or_default();
         }
@@ -76,14 +71,14 @@ impl Zones {
     /// The zones that are allowed; empty for all.
     #[must_use]
     pub fn allowed<'a>(&self, requirement: Option<&'a TopologyRequirement>) -> BTreeSet<&'a str> {
-        let Some(requirement) = requirement.filter(|_| self.enabled) else { return BTreeSet::new() };
+        let Some(requirement) = requirement else { return BTreeSet::new() };
         requirement.requisite.iter().filter_map(|topology| topology.get(&self.key)).map(String::as_str).collect()
     }
 
     /// The zone that a topology names.
     #[must_use]
     pub fn zone_of<'a>(&self, topology: Option<&'a Topology>) -> Option<&'a str> {
-        topology.filter(|_| self.enabled).and_then(|topology| topology.get(&self.key)).map(String::as_str)
+        topology.and_then(|topology| topology.get(&self.key)).map(String::as_str)
     }
 }
 
@@ -101,7 +96,7 @@ mod tests {
     const KEY: &str = "topology.cinder.fuxi.openstack.org/zone";
 
     fn zones() -> Zones {
-        Zones { key: KEY.to_owned(), enabled: true, ignore_volume_zone: false }
+        Zones { key: KEY.to_owned(), ignore_volume_zone: false }
     }
 
     fn topologies(zones: &[&str]) -> Vec<Topology> {
@@ -153,13 +148,6 @@ mod tests {
         };
         assert_eq!(zones().choose(None, None, Some(&foreign)).unwrap(), None);
         assert!(zones().allows("a", Some(&foreign)));
-    }
-
-    #[test]
-    fn without_topology_nothing_is_required_and_nothing_promised() {
-        let zones = Zones { enabled: false, ..zones() };
-        assert_eq!(zones.choose(None, None, Some(&requirement(&["a"], &["a"]))).unwrap(), None);
-        assert!(zones.reachable_from("a", None).is_empty());
     }
 
     #[test]

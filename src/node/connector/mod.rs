@@ -1,1 +1,127 @@
-//! How a volume gets to this machine: one connector per kind of connection.
+//! How a volume gets to this machine: one [`Connector`] per kind of connection.
+//!
+//! A connector ends where a device or an export is there and proven to be the volume's; file systems, mounts and the
+//! record are not its business. What it knows it gets in a [`Link`]: after a restart the record brings the same link back,
+//! so a connector keeps no state of its own.
+
+pub mod virtual_disk;
+
+use crate::call::Call;
+use crate::error::{Error, Result};
+use crate::model::{Bytes, Connection, Secrets, StringMap, VolumeId};
+use crate::node::device::Device;
+use async_trait::async_trait;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// A volume and the way to it.
+#[derive(Debug, Clone)]
+pub struct Link {
+    /// The volume.
+    pub volume: VolumeId,
+    /// What the controller said about the way. Data from OpenStack: to be checked like any stranger's.
+    pub connection: Connection,
+    /// Secrets of the class; only while staging.
+    pub secrets: Secrets,
+}
+
+/// What a connection leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A block device.
+    Block(Device),
+    /// Something that is mounted as it is.
+    Share(Share),
+}
+
+/// An export of a file server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// What mount(2) takes as its source.
+    pub source: String,
+    /// What mount(2) takes as its type.
+    pub fstype: String,
+    /// Options that the connection needs.
+    pub options: Vec<String>,
+}
+
+/// One kind of connection. Every method may be repeated after a crash at any point.
+#[async_trait]
+pub trait Connector: fmt::Debug + Send + Sync {
+    /// The kinds of [`Connection`] that it serves.
+    fn kinds(&self) -> &[&str];
+
+    /// What a storage service needs to know of this machine to make such a connection.
+    ///
+    /// # Errors
+    /// `WrongState`: the machine lacks something that it needs.
+    async fn facts(&self, _call: &Call) -> Result<StringMap> {
+        Ok(StringMap::new())
+    }
+
+    /// Connects, waits until the volume is there and proves that it is the volume: by identity, and by size where the
+    /// connection tells it. A larger device is fine (the volume grew since), a smaller one is not.
+    ///
+    /// # Errors
+    /// `Unavailable`: it did not appear; repeat. `WrongState`: what is there is not the volume.
+    /// `InvalidArgument`: the connection's data make no sense.
+    async fn connect(&self, call: &Call, link: &Link) -> Result<Source>;
+
+    /// Looks for a connected volume without changing anything; none if it is not here. Proves identity as `connect` does.
+    ///
+    /// # Errors
+    /// `WrongState`: it is not clear which device is the volume. `Internal`: the system cannot be asked.
+    async fn locate(&self, call: &Call, link: &Link) -> Result<Option<Source>>;
+
+    /// Makes the kernel see that a volume grew, and waits until it shows at least `size`. Returns what it shows at last,
+    /// which may be less: the caller judges.
+    ///
+    /// # Errors
+    /// `NotFound`: it is not here.
+    async fn rescan(&self, call: &Call, link: &Link, size: Bytes) -> Result<Source>;
+
+    /// Takes the volume from this machine; success for what is not here.
+    ///
+    /// # Errors
+    /// `Busy`: something uses it still.
+    async fn disconnect(&self, call: &Call, link: &Link) -> Result<()>;
+}
+
+/// The connectors of this node, by kind.
+#[derive(Debug, Clone, Default)]
+pub struct Connectors {
+    by_kind: BTreeMap<String, Arc<dyn Connector>>,
+}
+
+impl Connectors {
+    /// None.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a connector under all its kinds.
+    #[must_use]
+    pub fn with(mut self, connector: Arc<dyn Connector>) -> Self {
+        for kind in connector.kinds() {
+            // Some back ends write the kind in capitals.
+            self.by_kind.insert(kind.to_ascii_lowercase(), connector.clone());
+        }
+        self
+    }
+
+    /// The connector of a kind.
+    ///
+    /// # Errors
+    /// `Unsupported`, naming the kinds that there are.
+    pub fn get(&self, kind: &str) -> Result<&Arc<dyn Connector>> {
+        self.by_kind.get(&kind.to_ascii_lowercase()).ok_or_else(|| {
+            let known: Vec<_> = self.by_kind.keys().map(String::as_str).collect();
+            Error::unsupported(format!(
+                "this node has no connector for connections of kind {kind:?}, only for {}",
+                known.join(", ")
+            ))
+        })
+    }
+}

@@ -18,8 +18,8 @@ use crate::error::{Error, Result};
 use crate::model::{
     Capability, Connection, NodeId, Page, PageRequest, StringMap, Volume, VolumeId, VolumeSpec, VolumeStatus,
 };
-use crate::openstack::cinder::{BackupSource, Cinder, SnapshotSource, VolumeSource};
-use crate::openstack::client::Client;
+use crate::openstack::cinder::{self, BackupSource, Cinder, SnapshotSource, VolumeSource};
+use crate::openstack::client::{Client, Microversion};
 use crate::openstack::notes::Notes;
 use crate::openstack::nova::{Nova, ServerSource};
 use crate::openstack::watch::Watch;
@@ -32,6 +32,9 @@ use crate::provider::{Capacity, Expand, Provider, Snapshots};
 use async_trait::async_trait;
 use std::sync::Arc;
 
+/// The oldest Cinder that this provider works with: attachments are objects of their own (Ocata).
+const OLDEST_CINDER: Microversion = cinder::ATTACHMENTS;
+
 /// How the provider behaves.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -39,8 +42,6 @@ pub struct Settings {
     pub driver: String,
     /// The cluster's name, by which it knows its own volumes.
     pub cluster: String,
-    /// Whether volumes and nodes have zones.
-    pub with_topology: bool,
     /// Whether a volume's zone says nothing about the nodes that can use it.
     pub ignore_volume_zone: bool,
 }
@@ -90,11 +91,7 @@ impl CinderProvider {
     /// `InvalidArgument`: no cloud, two of one name, or one whose name handles cannot hold.
     pub fn new(settings: &Settings, clouds: impl IntoIterator<Item = (String, Client, Client)>) -> Result<Self> {
         let names = Names::new(&settings.driver, &settings.cluster);
-        let zones = Zones {
-            key: names.topology_key().to_owned(),
-            enabled: settings.with_topology,
-            ignore_volume_zone: settings.ignore_volume_zone,
-        };
+        let zones = Zones { key: names.topology_key().to_owned(), ignore_volume_zone: settings.ignore_volume_zone };
         let clouds =
             Clouds::new(clouds.into_iter().map(|(name, cinder, nova)| (name.clone(), Cloud::new(name, cinder, nova))))?;
         Ok(Self { names, zones, clouds })
@@ -161,6 +158,15 @@ impl Provider for CinderProvider {
         outcome.map_err(|error| error.during(format!("detach volume {id} from {from}")))
     }
 
+    async fn ready(&self, call: &Call) -> Result<()> {
+        for cloud in self.clouds.all() {
+            new_enough(call, "Cinder", cloud.cinder.client(), OLDEST_CINDER).await?;
+            // Every Nova that is alive attaches volumes; what it speaks is learned here, before the first attachment.
+            cloud.nova.highest(call).await?;
+        }
+        Ok(())
+    }
+
     fn topology_key(&self) -> &str {
         self.names.topology_key()
     }
@@ -180,4 +186,15 @@ impl Provider for CinderProvider {
     fn can_clone(&self) -> bool {
         true
     }
+}
+
+/// Without a certain microversion a service cannot be worked with, and no single call would say why.
+async fn new_enough(call: &Call, service: &str, client: &Client, oldest: Microversion) -> Result<()> {
+    let highest = client.highest(call).await?;
+    if highest < oldest {
+        return Err(Error::unsupported(format!(
+            "this {service} speaks microversions up to {highest}, and the driver needs {oldest}: the cloud is too old"
+        )));
+    }
+    Ok(())
 }

@@ -196,7 +196,7 @@ impl CinderProvider {
         volume: &str,
         requirement: Option<&TopologyRequirement>,
     ) -> Result<Vec<Topology>> {
-        if requirement.is_none() || !self.zones.enabled {
+        if requirement.is_none() {
             return Ok(Vec::new());
         }
         let zone = cloud.cinder.volume(call, volume).await?.availability_zone;

@@ -8,6 +8,7 @@ driver      a driver's process: start, wait for its socket, stop
 provider    what Cinder and Manila, as providers, need of the cloud
 cluster     a controller and some nodes, each a process, as an orchestrator runs them
 leftovers   what is still there afterwards, in the cloud and on this machine
+machine     what this machine has and can
 terminal    lines for the reader, and an orderly end on Ctrl-C
 
 All are context managers: what they start they stop, whatever happens.

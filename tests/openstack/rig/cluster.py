@@ -7,7 +7,7 @@ import socket
 from .driver import CLOUD_CONF, Driver, environment
 from .namespaces import Namespaces
 from .node import NodeHost
-from .terminal import run_shown
+from .terminal import indented, run_shown, say
 
 
 def free_port():
@@ -75,9 +75,20 @@ class Cluster:
     def drivers(self):
         return [self.controller, *self.nodes]
 
+    @property
+    def dead(self):
+        """What is wrong with the processes that should run."""
+        return ["%s died with code %d" % (d.name, d.exit_code) for d in self.drivers if d.exit_code is not None]
+
+    def show_logs(self):
+        """Where to look after a failure: the last lines of each log."""
+        for driver in self.drivers:
+            say("   " + indented(driver.last_words(12), "   ").strip())
+
     def stop_drivers(self):
-        """Stop the driver's processes; gives those that did not end well, with their exit code."""
-        return [(driver, code) for driver in self.drivers if (code := driver.stop())]
+        """Stop the processes; gives what is wrong with how they ended."""
+        return ["%s ended with code %d on SIGTERM" % (driver.name, code)
+                for driver in self.drivers if driver.exit_code is None and (code := driver.stop())]
 
     def check(self, show):
         """`fuxi-csi check` with the controller's configuration; its exit code."""

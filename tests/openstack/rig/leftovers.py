@@ -1,8 +1,11 @@
 """What is still there after a test, in the cloud and on this machine."""
 
+import glob
 import json
 import os
 import subprocess
+
+from .terminal import say
 
 
 def in_cloud(cluster, before):
@@ -42,6 +45,12 @@ def files(cluster):
     return ["file " + os.path.join(cluster.work, name) for name in os.listdir(cluster.work)]
 
 
+def records(cluster):
+    """The nodes' records of staged volumes."""
+    return ["record " + path for host in cluster.hosts
+            for path in glob.glob(os.path.join(host.folder, "plugin", "**", "*.json"), recursive=True)]
+
+
 def take_stock(cluster, before):
     """[(what was looked for, [what was found])]: empty lists are good."""
     collections = [kind for _, kind in cluster.provider.collections]
@@ -49,4 +58,14 @@ def take_stock(cluster, before):
             ("disks attached to the servers", on_servers(cluster)),
             ("mounts on the nodes", mounts(cluster)),
             ("loop devices of volumes", loop_devices(cluster)),
-            ("files in the work directory", files(cluster))]
+            ("records of staged volumes on the nodes", records(cluster)),
+            ("files where volumes were mounted", files(cluster))]
+
+
+def show(stock):
+    """Print it; True if nothing is left."""
+    for what, found in stock:
+        say("   %-58s %s" % (what, "%d LEFT" % len(found) if found else "none"))
+        for one in found:
+            say("       " + one)
+    return not any(found for _, found in stock)

@@ -5,10 +5,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 # how long an interrupted program may take to undo what it did
 UNDO_SECONDS = 120
-PROGRAM = os.path.basename(sys.argv[0])
+PROGRAM = "/".join(os.path.realpath(sys.argv[0]).split("/")[-2:])
 
 
 def say(text=""):
@@ -17,6 +18,11 @@ def say(text=""):
 
 def fail(text):
     sys.exit("%s: %s" % (PROGRAM, text))
+
+
+def quote(line):
+    """A line of a program that we run."""
+    say(("   | " + line).rstrip())
 
 
 def strong(text):
@@ -33,6 +39,13 @@ def indented(text, by="    "):
 def tail(path, lines=20):
     with open(path, errors="replace") as f:
         return indented("".join(f.readlines()[-lines:]))
+
+
+def new_folder(parent):
+    """For the logs of this run; its name sorts by time."""
+    folder = os.path.join(parent, time.strftime("run-%Y%m%d-%H%M%S-") + str(os.getpid()))
+    os.makedirs(folder)
+    return folder
 
 
 def end_in_order():

@@ -1,0 +1,105 @@
+//! Wiring: the only place that names concrete types.
+//!
+//! [`run`] takes the command line and a [`Registry`] of what the process may be made of. A crate of your own adds a
+//! provider to [`Registry::standard`] and calls [`run`] from its own `main`:
+//!
+//! ```no_run
+//! # use fuxi_csi::app::{self, ProviderEntry, Registry};
+//! # use fuxi_csi::provider::memory::MemoryProvider;
+//! # use fuxi_csi::csi::abilities::Abilities;
+//! # use std::sync::Arc;
+//! fn main() -> std::process::ExitCode {
+//!     let mine = ProviderEntry {
+//!         abilities: Abilities::of(&MemoryProvider::default()),
+//!         services: &[],
+//!         make: Box::new(|_setup| Ok(Arc::new(MemoryProvider::default()))),
+//!     };
+//!     app::run(&clap::Parser::parse(), Registry::standard().with_provider("mine", mine))
+//! }
+//! ```
+
+mod connect;
+mod machine;
+mod registry;
+mod reload;
+mod serve;
+mod signals;
+
+pub use registry::{MakeProvider, ProviderEntry, ProviderSetup, Registry};
+
+use crate::cli::{Cli, Command, LogFormat, LogOptions};
+use crate::error::{Error, Kind, Result};
+use crate::observe::logs;
+use serve::Plan;
+use std::process::ExitCode;
+
+/// Something failed that is no matter of configuration.
+const FAILURE: u8 = 1;
+
+/// `EX_CONFIG` of sysexits.h: the configuration is wrong, and a restart will not help.
+const CONFIGURATION: u8 = 78;
+
+/// Two threads: the driver waits, it does not compute.
+const THREADS: usize = 2;
+
+/// Does what the command line says; returns when that is done.
+#[must_use]
+pub fn run(cli: &Cli, registry: Registry) -> ExitCode {
+    match start(cli, registry) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let code = exit_code(error.kind());
+            tracing::error!(%error, exit_code = code, "fuxi-csi ends");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn start(cli: &Cli, registry: Registry) -> Result<()> {
+    start_logging(cli.command.log())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .enable_all()
+        .build()
+        .map_err(|error| Error::internal("start the runtime").because(error))?;
+    let result = match &cli.command {
+        Command::Controller(options) => runtime.block_on(serve::serve(Plan::controller(options), registry)),
+        Command::Node(options) => runtime.block_on(serve::serve(Plan::node(options), registry)),
+        Command::All(options) => runtime.block_on(serve::serve(Plan::all(options), registry)),
+        Command::Check(_) | Command::Try(_) => Err(Error::unsupported("this build serves only")),
+    };
+    // A system call that hangs (a dead mount, say) does not keep the process.
+    runtime.shutdown_background();
+    result
+}
+
+/// Log lines go to standard error. Should that fail, its error has no other way to the user.
+fn start_logging(options: &LogOptions) -> Result<()> {
+    let format = match options.log_format {
+        LogFormat::Text => logs::Format::Text,
+        LogFormat::Json => logs::Format::Json,
+    };
+    logs::start(format, &options.log_level)
+}
+
+impl Command {
+    fn log(&self) -> &LogOptions {
+        match self {
+            Self::Controller(options) => &options.log,
+            Self::Node(options) => &options.log,
+            Self::All(options) => &options.log,
+            Self::Check(options) => &options.log,
+            Self::Try(options) => &options.log,
+        }
+    }
+}
+
+/// Whether a failure of this kind, at start, means that the configuration is wrong; otherwise what is needed is merely
+/// away.
+fn is_configuration(kind: Kind) -> bool {
+    matches!(kind, Kind::InvalidArgument | Kind::Unauthenticated | Kind::Denied | Kind::NotFound | Kind::Unsupported)
+}
+
+fn exit_code(kind: Kind) -> u8 {
+    if is_configuration(kind) { CONFIGURATION } else { FAILURE }
+}

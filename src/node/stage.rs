@@ -1,0 +1,570 @@
+//! Staging: a connected, proven device with a file system, mounted once on this node; and the way back.
+//!
+//! The story: record, connect, prove, probe, format if blank, check, mount, grow. When a step fails, what this call did
+//! is undone. When the process dies, the record is left and the next call takes it up: everything here looks before it acts.
+
+use super::connector::{Connector, Link, Share, Source};
+use super::device::Device;
+use super::filesystem::probe::{Content, probe};
+use super::filesystem::{Filesystem, Growth, Tools, fills, mkfs_options, superblock};
+use super::mount::options::MountOptions;
+use super::mount::system::errno;
+use super::mount::{Mount, Pulse, place};
+use super::record::Record;
+use super::{Node, StageRequest, blocking};
+use crate::call::Call;
+use crate::error::{Error, Kind, Result};
+use crate::exec::Command;
+use crate::model::{AccessKind, Secrets, VolumeId};
+use nix::errno::Errno;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The time that undoing a failed staging gets, since the caller's own may be over.
+const UNDO_TIME: Duration = Duration::from_secs(60);
+
+/// Makes the volume ready on this machine.
+///
+/// # Errors
+/// See [`Node::stage`].
+pub async fn stage(node: &Node, call: &Call, request: &StageRequest) -> Result<()> {
+    let mut staging = Staging::plan(node, call, request).await?;
+    if staging.is_done().await? {
+        return Ok(());
+    }
+    node.records.save(call, &staging.record).await?;
+    match staging.run().await {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            staging.undo().await;
+            Err(error.during(format!("stage volume {}", request.volume)))
+        }
+    }
+}
+
+/// One call to stage a volume.
+struct Staging<'a> {
+    node: &'a Node,
+    call: &'a Call,
+    connector: Arc<dyn Connector>,
+    link: Link,
+    /// Where, without symbolic links.
+    path: PathBuf,
+    /// The file system and how to mount it; none for raw block.
+    mounting: Option<Mounting>,
+    read_only: bool,
+    record: Record,
+    /// Whether an earlier call staged it to the end, so that somebody may be using it.
+    was_staged: bool,
+    /// Whether a mount was begun whose outcome is not known.
+    mount_pending: bool,
+}
+
+/// As what a mounted volume is to be mounted.
+struct Mounting {
+    /// What was asked for, or the driver's default.
+    wanted: Arc<dyn Filesystem>,
+    /// Whether it was asked for: then nothing else will do.
+    is_asked_for: bool,
+    options: Vec<String>,
+    mkfs_options: Vec<String>,
+}
+
+impl<'a> Staging<'a> {
+    /// Looks at the request and the record, and finds everything that is wrong before anything is done.
+    async fn plan(node: &'a Node, call: &'a Call, request: &StageRequest) -> Result<Self> {
+        let connector = node.parts.connectors.get(&request.connection.kind)?.clone();
+        let mounting = match &request.capability.kind {
+            AccessKind::Block => None,
+            AccessKind::Mount { fstype, options, .. } => {
+                MountOptions::parse(options.iter().map(String::as_str))?;
+                let asked = fstype.as_deref().filter(|name| !name.is_empty());
+                Some(Mounting {
+                    wanted: node.parts.filesystems.get(asked.unwrap_or(&node.parts.default_fstype))?,
+                    is_asked_for: asked.is_some(),
+                    options: options.clone(),
+                    mkfs_options: mkfs_options(&request.volume_context)?,
+                })
+            }
+        };
+        let path = place::resolve(call, &request.staging_path).await?;
+        let mut record = Record::new(
+            request.volume.clone(),
+            request.connection.clone(),
+            path.clone(),
+            request.capability.mode,
+            request.capability.kind.clone(),
+        );
+        let mut was_staged = false;
+        if let Some(earlier) = node.records.load(call, &request.volume).await? {
+            check_against(node, call, &earlier, &record).await?;
+            was_staged = earlier.staged;
+            record.formatting = earlier.formatting;
+            record.staged = earlier.staged;
+            record.device = earlier.device;
+        }
+        Ok(Self {
+            node,
+            call,
+            connector,
+            link: Link {
+                volume: request.volume.clone(),
+                connection: request.connection.clone(),
+                secrets: request.secrets.clone(),
+            },
+            path,
+            mounting,
+            read_only: request.capability.mode.is_read_only(),
+            record,
+            was_staged,
+            mount_pending: false,
+        })
+    }
+
+    /// Whether the volume is staged here already. What is left here of a dead file system is cleared away.
+    async fn is_done(&mut self) -> Result<bool> {
+        let table = self.node.parts.mounter.table(self.call).await?;
+        let Some(entry) = table.top(&self.path) else { return Ok(false) };
+        if self.mounting.is_none() {
+            return Err(Error::new(
+                Kind::Conflict,
+                format!("{} has a file system mounted, and raw block access was asked for", self.path.display()),
+            ));
+        }
+        let (is_ours, device) = match self.connector.locate(self.call, &self.link).await? {
+            Some(Source::Block(device)) => (entry.block == Some(device.number), Some(device)),
+            Some(Source::Share(share)) => (entry.source == Path::new(&share.source), None),
+            None => (false, None),
+        };
+        let is_gone = match entry.block {
+            Some(number) => self.node.numbered(self.call, number).await?.is_none(),
+            None => false,
+        };
+        let is_alive = !is_gone && self.node.parts.mounter.pulse(self.call, &self.path).await? == Pulse::Alive;
+        if is_ours && is_alive {
+            if entry.is_read_only() != self.wants_read_only() {
+                return Err(Error::new(
+                    Kind::Conflict,
+                    format!("{} is staged there with another access mode", self.link.volume),
+                ));
+            }
+            if !self.record.staged || self.record.device.is_none() {
+                // The process died after the mount, or another driver staged it.
+                self.record.device = device;
+                self.finish().await?;
+            }
+            return Ok(true);
+        }
+        if is_alive {
+            return Err(Error::wrong_state(format!(
+                "{} is mounted on {}, and is not volume {}: unmount it if it is not needed",
+                entry.source.display(),
+                self.path.display(),
+                self.link.volume
+            )));
+        }
+        tracing::warn!(volume = %self.link.volume, path = %self.path.display(), "a dead mount is taken away");
+        place::unmount_all(&*self.node.parts.mounter, &self.node.parts.host, self.call, &self.path).await?;
+        Ok(false)
+    }
+
+    async fn run(&mut self) -> Result<()> {
+        let source = self.connector.connect(self.call, &self.link).await?;
+        match source {
+            Source::Block(device) => {
+                let held = self.hold(&device).await?;
+                let device = self.make_writable(device).await?;
+                if !self.record.device.as_ref().is_some_and(|earlier| earlier.is_same_disk(&device)) {
+                    // What was begun on another disk, or before this one was away, gives no right to overwrite.
+                    self.record.formatting = None;
+                }
+                self.record.device = Some(device.clone());
+                match self.mounting.take() {
+                    Some(mounting) => self.mount_device(&mounting, &device).await?,
+                    None => tracing::debug!(device = %device.path.display(), "raw block: nothing to mount"),
+                }
+                drop(held);
+            }
+            Source::Share(share) => match self.mounting.take() {
+                Some(mounting) => self.mount_share(&mounting, &share).await?,
+                None => return Err(Error::invalid("access_type block: a share is no block device")),
+            },
+        }
+        self.finish().await
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        self.record.staged = true;
+        self.record.formatting = None;
+        self.node.records.save(self.call, &self.record).await
+    }
+
+    /// Opens the device's node and makes sure that it is that device. As long as it is open, the kernel gives its name and
+    /// number to no other disk.
+    async fn hold(&self, device: &Device) -> Result<File> {
+        let path = device.path.clone();
+        let held = blocking::run(self.call, &format!("open {}", path.display()), move || {
+            File::open(&path).map_err(|error| {
+                Error::new(
+                    Kind::Unavailable,
+                    format!("open {}: is the host's /dev mounted into the driver's container?", path.display()),
+                )
+                .because(error)
+            })
+        })
+        .await?;
+        let number = self.node.parts.mounter.block_device(self.call, &device.path).await?;
+        if number == Some(device.number) {
+            Ok(held)
+        } else {
+            Err(Error::wrong_state(format!(
+                "{} is not the device {} that the kernel calls {}: it was replaced, or /dev is not the host's",
+                device.path.display(),
+                device.number,
+                device.name
+            )))
+        }
+    }
+
+    /// Lets the kernel refuse writes if only reading is wanted, and take them otherwise.
+    async fn make_writable(&self, device: Device) -> Result<Device> {
+        if device.read_only == self.read_only {
+            return Ok(device);
+        }
+        let how = if self.read_only { "--setro" } else { "--setrw" };
+        let command = Command::new("blockdev").arg(how).arg(&device.path);
+        self.node.parts.exec.run(self.call, command).await?.success()?;
+        let now = self.prove_again(&device).await?;
+        if now.read_only == self.read_only {
+            Ok(now)
+        } else {
+            Err(Error::wrong_state(format!(
+                "{} cannot be written to: volume {} is attached read-only",
+                device.path.display(),
+                self.link.volume
+            )))
+        }
+    }
+
+    /// Makes sure once more that a device is the volume.
+    async fn prove_again(&self, device: &Device) -> Result<Device> {
+        match self.connector.locate(self.call, &self.link).await? {
+            Some(Source::Block(now)) if now.is_same_disk(device) && now.size == device.size => Ok(now),
+            _ => Err(Error::wrong_state(format!(
+                "{} is no longer volume {}: it went away or was replaced while it was being staged",
+                device.path.display(),
+                self.link.volume
+            ))),
+        }
+    }
+
+    async fn mount_device(&mut self, mounting: &Mounting, device: &Device) -> Result<()> {
+        let (filesystem, is_new) = self.find_or_make(mounting, device).await?;
+        let tools = self.tools();
+        let mut is_smaller = false;
+        if !is_new && !self.read_only {
+            filesystem.check(&tools, &device.path).await?;
+            is_smaller = !fills(filesystem.size(&tools, &device.path).await?, device.size);
+        }
+        let mount = self.mount_of(&*filesystem, mounting, device)?;
+        self.mount_proven(&*filesystem, &mount, device).await?;
+        if is_smaller && !mount.options.is_read_only() {
+            self.grow(&*filesystem, &mount, device).await?;
+        }
+        Ok(())
+    }
+
+    /// The file system on the device, and whether it was made just now.
+    async fn find_or_make(&mut self, mounting: &Mounting, device: &Device) -> Result<(Arc<dyn Filesystem>, bool)> {
+        let path = device.path.display();
+        let content = probe(&self.tools(), device).await?;
+        let began = self.record.formatting.clone();
+        match content {
+            Content::Blank => {
+                self.format(mounting, device, false).await?;
+                Ok((mounting.wanted.clone(), true))
+            }
+            Content::Filesystem { kind, .. }
+                if kind == "xfs" && began.as_deref() == Some("xfs") && self.is_unfinished_xfs(device).await? =>
+            {
+                self.format(mounting, device, true).await?;
+                Ok((mounting.wanted.clone(), true))
+            }
+            Content::Filesystem { kind, .. } if kind == mounting.wanted.name() => Ok((mounting.wanted.clone(), false)),
+            Content::Filesystem { kind, .. } if !mounting.is_asked_for => {
+                let known = self.node.parts.filesystems.get(&kind);
+                let filesystem = known.map_err(|error| error.as_kind(Kind::WrongState).during(format!("{path}")))?;
+                Ok((filesystem, false))
+            }
+            Content::Filesystem { kind, .. } => Err(Error::wrong_state(format!(
+                "{path} holds a file system of type {kind}, and {} was asked for: it is not overwritten; \
+                 set fsType to {kind}, or use another volume",
+                mounting.wanted.name()
+            ))),
+            // Only our own attempt can have left this: the device was proven blank before it, and no signature was
+            // finished since.
+            Content::Unknown(why) if began.is_some() => {
+                tracing::warn!(volume = %self.link.volume, why, "an interrupted mkfs is done again");
+                self.format(mounting, device, true).await?;
+                Ok((mounting.wanted.clone(), true))
+            }
+            Content::Other(what) => Err(Error::wrong_state(format!(
+                "{path} holds {what}: it is neither formatted nor mounted; use the volume as raw block, or another volume"
+            ))),
+            Content::Unknown(why) | Content::Unreadable(why) => Err(Error::wrong_state(format!(
+                "{path} is not formatted, since it is not certain that it is blank: {why}. If there is nothing of value \
+                 on the volume, clear it (`blkdiscard -z` or `dd if=/dev/zero`), or delete it and make another"
+            ))),
+        }
+    }
+
+    async fn is_unfinished_xfs(&self, device: &Device) -> Result<bool> {
+        let path = device.path.clone();
+        blocking::run(self.call, "read the superblock", move || {
+            superblock::is_unfinished_xfs(&path)
+                .map_err(|error| Error::internal(format!("read {}", path.display())).because(error))
+        })
+        .await
+    }
+
+    /// Makes a file system. Everything that could make this the wrong device is looked at once more.
+    async fn format(&mut self, mounting: &Mounting, device: &Device, again: bool) -> Result<()> {
+        if self.read_only {
+            return Err(Error::wrong_state(format!(
+                "volume {} is blank and is to be used read-only: nothing could ever be read from it",
+                self.link.volume
+            )));
+        }
+        self.record.formatting = Some(mounting.wanted.name().to_owned());
+        self.node.records.save(self.call, &self.record).await?;
+        self.prove_again(device).await?;
+        self.call.check("make a file system")?;
+        tracing::info!(
+            volume = %self.link.volume,
+            device = %device.path.display(),
+            filesystem = mounting.wanted.name(),
+            "a blank device gets a file system"
+        );
+        mounting.wanted.format(&self.tools(), &device.path, &mounting.mkfs_options, again).await?;
+        self.record.formatting = None;
+        Ok(())
+    }
+
+    fn mount_of(&self, filesystem: &dyn Filesystem, mounting: &Mounting, device: &Device) -> Result<Mount> {
+        let always = filesystem.mount_options().iter().copied();
+        let own = self.read_only.then_some("ro");
+        let options = MountOptions::parse(always.chain(mounting.options.iter().map(String::as_str)).chain(own))?;
+        Ok(Mount {
+            source: device.path.clone(),
+            target: self.path.clone(),
+            fstype: filesystem.name().to_owned(),
+            options,
+        })
+    }
+
+    /// Mounts, and makes sure that what is mounted is this device.
+    async fn mount_proven(&mut self, filesystem: &dyn Filesystem, mount: &Mount, device: &Device) -> Result<()> {
+        place::make(self.call, &self.path, place::Shape::Directory).await?;
+        match self.mount(mount).await {
+            Err(error) if errno(&error) == Some(Errno::EEXIST) => {
+                // A copy of a file system that is mounted already.
+                if !filesystem.make_distinct(&self.tools(), &device.path).await? {
+                    return Err(error);
+                }
+                self.mount(mount).await?;
+            }
+            other => other?,
+        }
+        let table = self.node.parts.mounter.table(self.call).await?;
+        match table.top(&self.path).and_then(|entry| entry.block) {
+            Some(number) if number == device.number => Ok(()),
+            other => Err(Error::wrong_state(format!(
+                "mounting {} ({}) gave {}: another device with a file system of the same UUID?",
+                device.path.display(),
+                device.number,
+                other.map_or_else(|| "no block device".to_owned(), |number| format!("device {number}"))
+            ))),
+        }
+    }
+
+    async fn mount(&mut self, mount: &Mount) -> Result<()> {
+        self.mount_pending = true;
+        let result = self.node.parts.mounter.mount(self.call, mount).await;
+        // The system's own answer is an outcome; no answer in time is none.
+        self.mount_pending = result.as_ref().is_err_and(|error| errno(error).is_none() && !error.is(Kind::Deadline));
+        result.map_err(|error| refused(error, mount))
+    }
+
+    async fn mount_share(&mut self, mounting: &Mounting, share: &Share) -> Result<()> {
+        place::make(self.call, &self.path, place::Shape::Directory).await?;
+        let own = self.read_only.then_some("ro");
+        let wanted = share.options.iter().chain(&mounting.options).map(String::as_str).chain(own);
+        let mount = Mount {
+            source: PathBuf::from(&share.source),
+            target: self.path.clone(),
+            fstype: share.fstype.clone(),
+            options: MountOptions::parse(wanted)?,
+        };
+        self.mount(&mount).await
+    }
+
+    async fn grow(&mut self, filesystem: &dyn Filesystem, mount: &Mount, device: &Device) -> Result<()> {
+        let size = match filesystem.grow(&self.tools(), &device.path, &self.path).await? {
+            Growth::Done => filesystem.mounted_size(&self.tools(), &device.path, &self.path).await?,
+            Growth::NotMounted(why) => {
+                tracing::info!(volume = %self.link.volume, why, "grown while it is not mounted");
+                place::unmount_all(&*self.node.parts.mounter, &self.node.parts.host, self.call, &self.path).await?;
+                filesystem.grow_unmounted(&self.tools(), &device.path).await?;
+                let size = filesystem.size(&self.tools(), &device.path).await?;
+                self.mount_proven(filesystem, mount, device).await?;
+                size
+            }
+        };
+        if fills(size, device.size) {
+            Ok(())
+        } else {
+            Err(Error::internal(format!(
+                "the {} on {} has {size} after it was grown, and the device {}",
+                filesystem.name(),
+                device.path.display(),
+                device.size
+            )))
+        }
+    }
+
+    fn wants_read_only(&self) -> bool {
+        let options = self.mounting.iter().flat_map(|mounting| mounting.options.iter().map(String::as_str));
+        self.read_only || MountOptions::parse(options).is_ok_and(|options| options.is_read_only())
+    }
+
+    fn tools(&self) -> Tools<'a> {
+        Tools { exec: &*self.node.parts.exec, call: self.call }
+    }
+
+    /// Undoes what this call did. What cannot be undone now stays in the record, for the next call or for unstaging.
+    async fn undo(&mut self) {
+        if self.was_staged || self.mount_pending {
+            return;
+        }
+        let call = Call::lasting(UNDO_TIME);
+        if let Err(error) = self.undo_all(&call).await {
+            tracing::warn!(volume = %self.link.volume, %error, "a failed staging was not undone to the end");
+        }
+    }
+
+    async fn undo_all(&self, call: &Call) -> Result<()> {
+        place::unmount_all(&*self.node.parts.mounter, &self.node.parts.host, call, &self.path).await?;
+        self.connector.disconnect(call, &self.link).await?;
+        if self.record.formatting.is_some() {
+            // An mkfs may have been interrupted: the next call has to know.
+            return Ok(());
+        }
+        self.node.records.remove(call, &self.link.volume).await
+    }
+}
+
+/// Compares a request with what is staged.
+async fn check_against(node: &Node, call: &Call, earlier: &Record, now: &Record) -> Result<()> {
+    if earlier.staging_path != now.staging_path {
+        let table = node.parts.mounter.table(call).await?;
+        let is_block = matches!(earlier.kind, AccessKind::Block) && earlier.staged;
+        if is_block || table.top(&earlier.staging_path).is_some() {
+            return Err(Error::wrong_state(format!(
+                "volume {} is staged at {}: unstage it there first",
+                now.volume,
+                earlier.staging_path.display()
+            )));
+        }
+        return Ok(());
+    }
+    let differs = |what: &str| {
+        Err(Error::new(Kind::Conflict, format!("volume {} is staged at that path with another {what}", now.volume)))
+    };
+    match (&earlier.kind, &now.kind) {
+        _ if !earlier.staged => Ok(()),
+        (AccessKind::Block, AccessKind::Mount { .. }) | (AccessKind::Mount { .. }, AccessKind::Block) => {
+            differs("access type")
+        }
+        (AccessKind::Mount { fstype: Some(old), .. }, AccessKind::Mount { fstype: Some(new), .. }) if old != new => {
+            differs(&format!("file system ({old})"))
+        }
+        _ if earlier.mode.is_read_only() != now.mode.is_read_only() => differs("access mode"),
+        _ => Ok(()),
+    }
+}
+
+/// Says what a refused mount means.
+fn refused(error: Error, mount: &Mount) -> Error {
+    let source = mount.source.display();
+    let (kind, words) = match errno(&error) {
+        Some(Errno::EUCLEAN | Errno::EIO | Errno::EBADMSG) => (
+            Kind::WrongState,
+            format!("the {} on {source} is damaged; repair it by hand, or restore a snapshot", mount.fstype),
+        ),
+        Some(Errno::EINVAL) => (
+            Kind::WrongState,
+            format!(
+                "the kernel refused the {} on {source} or its mount options ({})",
+                mount.fstype, mount.options.data
+            ),
+        ),
+        Some(Errno::ENODEV) => (Kind::WrongState, format!("this node's kernel has no {}", mount.fstype)),
+        Some(Errno::EACCES | Errno::EROFS) => {
+            (Kind::WrongState, format!("{source} cannot be written to, which mounting its {} needs", mount.fstype))
+        }
+        Some(Errno::EBUSY) => (Kind::Busy, format!("{source} is in use by something else on this node")),
+        _ => return error,
+    };
+    error.as_kind(kind).during(words)
+}
+
+/// Takes the volume from this machine.
+///
+/// # Errors
+/// See [`Node::unstage`].
+pub async fn unstage(node: &Node, call: &Call, volume: &VolumeId, staging_path: &Path) -> Result<()> {
+    let path = place::resolve(call, staging_path).await?;
+    let record = node.records.load(call, volume).await?;
+    let record = record.filter(|record| record.staging_path == path);
+    // A bind mount hides nothing of the device: both the staged and any published mount keep it busy.
+    place::unmount_all(&*node.parts.mounter, &node.parts.host, call, &path).await?;
+    let Some(record) = record else { return Ok(()) };
+    if let Some(device) = &record.device {
+        refuse_if_mounted(node, call, volume, device).await?;
+    }
+    let connector = node.parts.connectors.get(&record.connection.kind)?;
+    let link = Link { volume: volume.clone(), connection: record.connection.clone(), secrets: Secrets::new() };
+    if record.mode.is_read_only()
+        && let Some(Source::Block(device)) = connector.locate(call, &link).await?
+        && device.read_only
+    {
+        // Whoever gets the disk next under this driver may write.
+        let command = Command::new("blockdev").arg("--setrw").arg(&device.path);
+        node.parts.exec.run(call, command).await?;
+    }
+    connector.disconnect(call, &link).await?;
+    node.records.remove(call, volume).await
+}
+
+/// Disconnecting a device under a mounted file system would lose what was written last.
+async fn refuse_if_mounted(node: &Node, call: &Call, volume: &VolumeId, device: &Device) -> Result<()> {
+    let table = node.parts.mounter.table(call).await?;
+    let now = node.numbered(call, device.number).await?;
+    if !now.is_some_and(|now| now.is_same_disk(device)) {
+        // The disk is gone, and its number may be another's.
+        return Ok(());
+    }
+    let mut places: Vec<_> = table.of(device.number).map(|entry| entry.mount_point.display().to_string()).collect();
+    for entry in table.entries().iter().filter(|entry| entry.root.file_name() == device.path.file_name()) {
+        if node.parts.mounter.block_device(call, &entry.mount_point).await? == Some(device.number) {
+            places.push(entry.mount_point.display().to_string());
+        }
+    }
+    if places.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::busy(format!("volume {volume} is still mounted on {}: unpublish it there first", places.join(", "))))
+    }
+}

@@ -1,0 +1,1 @@
+"""Small virtual machines for tests: see ../README.md."""
