@@ -27,9 +27,11 @@ mod signals;
 
 pub use registry::{MakeProvider, ProviderEntry, ProviderSetup, Registry};
 
+use crate::check;
 use crate::cli::{Cli, Command, LogFormat, LogOptions};
 use crate::error::{Error, Kind, Result};
 use crate::observe::logs;
+use crate::trial;
 use serve::Plan;
 use std::process::ExitCode;
 
@@ -46,7 +48,7 @@ const THREADS: usize = 2;
 #[must_use]
 pub fn run(cli: &Cli, registry: Registry) -> ExitCode {
     match start(cli, registry) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             let code = exit_code(error.kind());
             tracing::error!(%error, exit_code = code, "fuxi-csi ends");
@@ -55,18 +57,20 @@ pub fn run(cli: &Cli, registry: Registry) -> ExitCode {
     }
 }
 
-fn start(cli: &Cli, registry: Registry) -> Result<()> {
+fn start(cli: &Cli, registry: Registry) -> Result<ExitCode> {
     start_logging(cli.command.log())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .enable_all()
         .build()
         .map_err(|error| Error::internal("start the runtime").because(error))?;
+    let serve = |plan| runtime.block_on(serve::serve(plan, registry)).map(|()| ExitCode::SUCCESS);
     let result = match &cli.command {
-        Command::Controller(options) => runtime.block_on(serve::serve(Plan::controller(options), registry)),
-        Command::Node(options) => runtime.block_on(serve::serve(Plan::node(options), registry)),
-        Command::All(options) => runtime.block_on(serve::serve(Plan::all(options), registry)),
-        Command::Check(_) | Command::Try(_) => Err(Error::unsupported("this build serves only")),
+        Command::Controller(options) => serve(Plan::controller(options)),
+        Command::Node(options) => serve(Plan::node(options)),
+        Command::All(options) => serve(Plan::all(options)),
+        Command::Check(options) => Ok(runtime.block_on(check::run(options))),
+        Command::Try(options) => Ok(runtime.block_on(trial::run(options))),
     };
     // A system call that hangs (a dead mount, say) does not keep the process.
     runtime.shutdown_background();

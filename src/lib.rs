@@ -25,6 +25,7 @@
 
 pub mod app;
 pub mod call;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod csi;
@@ -38,3 +39,4 @@ pub mod openstack;
 pub mod provider;
 pub mod seal;
 pub mod server;
+pub mod trial;

@@ -29,6 +29,14 @@ const SOCKET_MODE: u32 = 0o660;
 /// them may have a worker for each of thousands of volumes.
 const MOST_STREAMS: u32 = 20_000;
 
+/// What a connection may send before it is read. The protections of the h2 crate against hostile clients scale with this:
+/// with less, a burst of some thousand small requests is taken for an attack and the connection is closed. Our clients
+/// are local, and let in by the mode of the socket.
+const CONNECTION_WINDOW: u32 = 32 << 20;
+
+/// So many RPCs may be cancelled before they were looked at: as many as there may be.
+const MOST_PENDING_RESETS: usize = 20_000;
+
 /// What cancelled operations get to end at their next wait, after the grace is over.
 const AFTER_CANCEL: Duration = Duration::from_secs(5);
 
@@ -148,6 +156,9 @@ pub async fn serve(
     };
     let server = Server::builder()
         .max_concurrent_streams(MOST_STREAMS)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_max_pending_accept_reset_streams(Some(MOST_PENDING_RESETS))
+        .http2_max_local_error_reset_streams(None)
         .layer(RpcLayer::new(metrics))
         .add_routes(services.into_routes())
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown.begin.clone().cancelled_owned());

@@ -3,6 +3,15 @@
 //! Ignored unless asked for: `FUXI_TEST_CLOUD=<state>/info.json cargo test --test cinder_on_openstack -- --ignored
 //! --test-threads 1 --nocapture`. It prints what each step took and how many requests it made.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test that cannot go on should say so and stop, and this one reports"
+)]
+
 use fuxi_csi::call::Call;
 use fuxi_csi::error::{Error, Kind, Result};
 use fuxi_csi::model::{
@@ -22,12 +31,18 @@ use std::time::{Duration, Instant};
 
 struct Rig {
     provider: Arc<CinderProvider>,
+    cinder: Client,
     nova: Client,
     state: PathBuf,
     run: String,
 }
 
 fn rig() -> Rig {
+    replica(&format!("live-{}-{}", std::process::id(), fastrand::u16(..)))
+}
+
+/// One more of the same cluster, that shares nothing with the first but the cloud.
+fn replica(run: &str) -> Rig {
     let path = PathBuf::from(std::env::var("FUXI_TEST_CLOUD").expect("FUXI_TEST_CLOUD names an info.json"));
     let info: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     let text = |key: &str| info[key].as_str().unwrap().to_owned();
@@ -48,11 +63,11 @@ fn rig() -> Rig {
     let session = Session::new(cloud, vec!["fuxi-csi-test".to_owned()], Arc::new(()));
     let cinder = Client::new(session.clone(), ServiceKind::BlockStorage, 32);
     let nova = Client::new(session, ServiceKind::Compute, 32);
-    let run = format!("live-{}", std::process::id());
     let settings =
-        Settings { driver: "cinder.fuxi.openstack.org".to_owned(), cluster: run.clone(), ignore_volume_zone: false };
-    let provider = CinderProvider::new(&settings, [(String::new(), cinder, nova.clone())]).unwrap();
-    Rig { provider: Arc::new(provider), nova, state: path.parent().unwrap().to_owned(), run }
+        Settings { driver: "cinder.fuxi.openstack.org".to_owned(), cluster: run.to_owned(), ignore_volume_zone: false };
+    let provider = CinderProvider::new(&settings, [(String::new(), cinder.clone(), nova.clone())]).unwrap();
+    let state = path.parent().unwrap().to_owned();
+    Rig { provider: Arc::new(provider), cinder, nova, state, run: run.to_owned() }
 }
 
 fn call() -> Call {
@@ -120,7 +135,21 @@ impl Rig {
     }
 
     fn fault(&self, faults: &Value) {
-        std::fs::write(self.state.join("faults/cinder.json"), faults.to_string()).unwrap();
+        self.fault_in("cinder", faults);
+    }
+
+    fn fault_in(&self, service: &str, faults: &Value) {
+        std::fs::write(self.state.join(format!("faults/{service}.json")), faults.to_string()).unwrap();
+    }
+
+    async fn nothing_is_left(&self) {
+        let left = self.provider.volumes(&call(), &PageRequest::default()).await.unwrap();
+        assert!(left.items.is_empty(), "{left:?}");
+        let snapshots = self.provider.snapshots().unwrap();
+        let left = snapshots.snapshots(&call(), &SnapshotFilter::default(), &PageRequest::default()).await.unwrap();
+        assert!(left.items.is_empty(), "{left:?}");
+        let raw: Value = self.cinder.get(&call(), Route::new("/snapshots")).await.unwrap();
+        assert_eq!(raw["snapshots"], json!([]));
     }
 }
 
@@ -169,7 +198,7 @@ async fn a_volumes_life() {
         publish("publish on the next", &b).await.unwrap();
         unpublish("unpublish a stranger", &a).await.unwrap();
         let status = step("show", async |call| provider.volume(call, &volume.id).await).await.unwrap();
-        assert_eq!(status.published, [b.clone()]);
+        assert_eq!(status.published, std::slice::from_ref(&b));
 
         let snapshots = provider.snapshots().unwrap();
         let taken = |name: &str, parameters: &[(&str, &str)]| SnapshotSpec {
@@ -300,8 +329,7 @@ async fn failures_have_reasons_and_leave_nothing() {
         .await
         .unwrap();
     provider.delete_volume(&call(), &volume.id).await.unwrap();
-    let left = provider.volumes(&call(), &PageRequest::default()).await.unwrap();
-    assert!(left.items.is_empty(), "{left:?}");
+    rig.nothing_is_left().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -360,6 +388,37 @@ async fn many_at_once() {
     }
     println!("12 lives at once: {} ms", started.elapsed().as_millis());
 
+    let origin = provider.create_volume(&call(), &rig.spec("origin")).await.unwrap();
+    let taking: Vec<_> = (0..12)
+        .map(|n| {
+            let kind = if n % 3 == 0 { "backup" } else { "snapshot" };
+            let spec = SnapshotSpec {
+                name: format!("{}-many{n}", rig.run),
+                source: origin.id.clone(),
+                parameters: StringMap::from([("type".to_owned(), kind.to_owned())]),
+                topology: None,
+                secrets: Secrets::new(),
+            };
+            let provider = Arc::clone(provider);
+            tokio::spawn(async move {
+                let taking = call();
+                let snapshots = provider.snapshots().unwrap();
+                let mut taken = snapshots.create_snapshot(&taking, &spec).await.unwrap();
+                while !taken.ready {
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                    taken = snapshots.snapshot(&call(), &taken.id).await.unwrap();
+                }
+                let deleting = call();
+                snapshots.delete_snapshot(&deleting, &taken.id).await.unwrap();
+                (kind, taking.openstack_calls(), deleting.openstack_calls())
+            })
+        })
+        .collect();
+    for taking in taking {
+        println!("calls of take and delete: {:?}", taking.await.unwrap());
+    }
+    provider.delete_volume(&call(), &origin.id).await.unwrap();
+
     let shared = VolumeSpec {
         capabilities: vec![block(AccessMode::MultiNodeMultiWriter)],
         parameters: StringMap::from([("type".to_owned(), "multi".to_owned())]),
@@ -386,6 +445,169 @@ async fn many_at_once() {
     step("unpublish everywhere", async |call| provider.unpublish(call, &volume.id, None).await).await.unwrap();
     step("delete", async |call| provider.delete_volume(call, &volume.id).await).await.unwrap();
     rig.remove_server(&b).await;
-    let left = provider.volumes(&call(), &PageRequest::default()).await.unwrap();
-    assert!(left.items.is_empty(), "{left:?}");
+    rig.nothing_is_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a running OpenStack"]
+async fn what_is_begun_is_gone_on_with() {
+    let rig = rig();
+    let provider = &rig.provider;
+    let server = rig.server().await;
+    rig.fault(&json!({"create_volume": {"delay": 3}, "delete_volume": {"delay": 2}, "create_snapshot": {"delay": 3},
+        "backup": {"delay": 3}}));
+    let spec = rig.spec("slow");
+    let short = |time| Call::lasting(Duration::from_millis(time));
+    assert_eq!(kind_of(provider.create_volume(&short(800), &spec).await), Kind::Deadline);
+    // Another replica goes on with it, and so does the first.
+    let other = replica(&rig.run);
+    let volume = step("resume create", async |call| other.provider.create_volume(call, &spec).await).await.unwrap();
+    assert_eq!(provider.create_volume(&call(), &spec).await.unwrap().id, volume.id);
+
+    let slow = rig.spec("slow-publish");
+    assert_eq!(kind_of(provider.create_volume(&short(800), &slow).await), Kind::Deadline);
+    let listed = provider.volumes(&call(), &PageRequest::default()).await.unwrap();
+    let creating = listed.items.iter().map(|item| item.volume.id.clone()).find(|id| *id != volume.id).unwrap();
+    step("publish while creating", async |call| provider.publish(call, &creating, &server, &single(), false).await)
+        .await
+        .unwrap();
+    assert_eq!(kind_of(provider.unpublish(&short(100), &creating, Some(&server)).await), Kind::Deadline);
+    step("resume unpublish", async |call| other.provider.unpublish(call, &creating, Some(&server)).await)
+        .await
+        .unwrap();
+    step("publish once more", async |call| provider.publish(call, &creating, &server, &single(), false).await)
+        .await
+        .unwrap();
+    step("unpublish", async |call| provider.unpublish(call, &creating, Some(&server)).await).await.unwrap();
+    assert_eq!(kind_of(provider.delete_volume(&short(500), &creating).await), Kind::Deadline);
+    step("resume delete", async |call| other.provider.delete_volume(call, &creating).await).await.unwrap();
+
+    let gone = rig.spec("slow-delete");
+    assert_eq!(kind_of(provider.create_volume(&short(800), &gone).await), Kind::Deadline);
+    let listed = provider.volumes(&call(), &PageRequest::default()).await.unwrap();
+    let creating = listed.items.iter().map(|item| item.volume.id.clone()).find(|id| *id != volume.id).unwrap();
+    step("delete while creating", async |call| provider.delete_volume(call, &creating).await).await.unwrap();
+
+    let snapshots = provider.snapshots().unwrap();
+    let mut taken = SnapshotSpec {
+        name: format!("{}-slow", rig.run),
+        source: volume.id.clone(),
+        parameters: StringMap::new(),
+        topology: None,
+        secrets: Secrets::new(),
+    };
+    let begun = step("snapshot, slow", async |call| snapshots.create_snapshot(call, &taken).await).await.unwrap();
+    assert!(!begun.ready);
+    step("delete snapshot while creating", async |call| snapshots.delete_snapshot(call, &begun.id).await)
+        .await
+        .unwrap();
+
+    taken.parameters.insert("type".to_owned(), "backup".to_owned());
+    assert_eq!(kind_of(snapshots.create_snapshot(&short(1000), &taken).await), Kind::Deadline);
+    let others = other.provider.snapshots().unwrap();
+    let begun = step("resume backup", async |call| others.create_snapshot(call, &taken).await).await.unwrap();
+    assert!(!begun.ready);
+    let filter = SnapshotFilter { id: Some(begun.id.clone()), source: None };
+    let mut looks = 0;
+    loop {
+        let listed = snapshots.snapshots(&call(), &filter, &PageRequest::default()).await.unwrap();
+        assert_eq!(listed.items.len(), 1);
+        if listed.items[0].ready {
+            break;
+        }
+        looks += 1;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    println!("backup ready after {looks} looks");
+    let raw: Value = rig.cinder.get(&call(), Route::new("/snapshots")).await.unwrap();
+    assert_eq!(raw["snapshots"], json!([]), "the temporary snapshot is removed by whoever sees the backup finished");
+    step("delete backup", async |call| snapshots.delete_snapshot(call, &begun.id).await).await.unwrap();
+
+    // A temporary snapshot of a backup that nobody asks for any more does not keep the volume.
+    taken.name.push_str("-abandoned");
+    assert_eq!(kind_of(snapshots.create_snapshot(&short(1000), &taken).await), Kind::Deadline);
+    step("delete with a leftover", async |call| provider.delete_volume(call, &volume.id).await).await.unwrap();
+    rig.fault(&json!({}));
+    rig.remove_server(&server).await;
+    rig.nothing_is_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a running OpenStack"]
+async fn stuck_states_have_exits() {
+    let rig = rig();
+    let provider = &rig.provider;
+    let (a, b) = (rig.server().await, rig.server().await);
+    let volume = provider.create_volume(&call(), &rig.spec("stuck")).await.unwrap();
+    let publish = async |what: &str, node: &NodeId| {
+        step(what, async |call| provider.publish(call, &volume.id, node, &single(), false).await).await
+    };
+
+    rig.fault_in("nova", &json!({"attach_volume": {"error": "no slot", "count": 1}}));
+    assert_eq!(kind_of(publish("publish, hypervisor refuses", &a).await), Kind::Internal);
+    publish("publish again", &a).await.unwrap();
+    rig.fault_in("nova", &json!({"detach_volume": {"error": "guest is busy", "count": 1}}));
+    step("unpublish, guest is busy once", async |call| provider.unpublish(call, &volume.id, Some(&a)).await)
+        .await
+        .unwrap();
+    rig.fault_in("nova", &json!({}));
+
+    // Reserved for a server that never got it: by an attempt that broke off.
+    let reserve = async |server: &str| {
+        let body = json!({"attachment": {"volume_uuid": volume.id.as_str(), "instance_uuid": server}});
+        let route = Route::new("/attachments").microversion(Microversion(3, 27));
+        let _: Value = rig.cinder.post(&call(), route, &body).await.unwrap();
+    };
+    reserve(a.as_str()).await;
+    publish("publish what is reserved for us", &a).await.unwrap();
+    step("unpublish", async |call| provider.unpublish(call, &volume.id, Some(&a)).await).await.unwrap();
+    reserve(a.as_str()).await;
+    step("unpublish what is only reserved", async |call| provider.unpublish(call, &volume.id, Some(&a)).await)
+        .await
+        .unwrap();
+    publish("publish on the next", &b).await.unwrap();
+    step("unpublish", async |call| provider.unpublish(call, &volume.id, Some(&b)).await).await.unwrap();
+    reserve(a.as_str()).await;
+    // It may be a server that is being built with it: not ours to judge before it is stuck.
+    assert_eq!(kind_of(publish("publish what is reserved elsewhere", &b).await), Kind::WrongState);
+    step("unpublish everywhere", async |call| provider.unpublish(call, &volume.id, None).await).await.unwrap();
+
+    publish("publish", &a).await.unwrap();
+    rig.remove_server(&a).await;
+    publish("publish after its server was deleted", &b).await.unwrap();
+    step("unpublish", async |call| provider.unpublish(call, &volume.id, Some(&b)).await).await.unwrap();
+    step("delete", async |call| provider.delete_volume(call, &volume.id).await).await.unwrap();
+    rig.remove_server(&b).await;
+    rig.nothing_is_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a running OpenStack"]
+async fn two_replicas_make_one_volume() {
+    let rig = rig();
+    let other = replica(&rig.run);
+    for round in 0..5 {
+        let name = format!("race{round}");
+        let making: Vec<_> = (0..6)
+            .map(|n| {
+                let maker = if n % 2 == 0 { &rig } else { &other };
+                let (provider, spec) = (Arc::clone(&maker.provider), rig.spec(&name));
+                tokio::spawn(async move { provider.create_volume(&call(), &spec).await })
+            })
+            .collect();
+        let mut ids = Vec::new();
+        for making in making {
+            match making.await.unwrap() {
+                Ok(volume) => ids.push(volume.id),
+                Err(error) => println!("a racer: {error}"),
+            }
+        }
+        ids.dedup();
+        let raw: Value = rig.cinder.get(&call(), Route::new("/volumes")).await.unwrap();
+        println!("race {round}: {} ids, {} volumes", ids.len(), raw["volumes"].as_array().unwrap().len());
+        let found = rig.provider.create_volume(&call(), &rig.spec(&name)).await.unwrap();
+        assert_eq!(ids, std::slice::from_ref(&found.id));
+        rig.provider.delete_volume(&call(), &found.id).await.unwrap();
+        rig.nothing_is_left().await;
+    }
 }

@@ -76,9 +76,24 @@ pub struct Try {
     #[arg(long, value_name = "DIRECTORY")]
     pub work_dir: Option<PathBuf>,
 
+    /// Use raw block devices instead of file systems
+    #[arg(long, conflicts_with = "fstype")]
+    pub block: bool,
+
+    /// A file of KEY=VALUE lines: the secret that the classes would name, such as cloud=east
+    #[arg(long, value_name = "FILE")]
+    pub secrets_file: Option<PathBuf>,
+
     /// How long one CSI call may take before it is repeated
     #[arg(long, value_name = "SECONDS", default_value = "180", value_parser = duration::parse)]
     pub timeout: Duration,
+
+    /// How long a call is repeated while the driver says "not now", before the step has failed
+    ///
+    /// Calls are repeated as the sidecars of Kubernetes do: after ABORTED, UNAVAILABLE and DEADLINE_EXCEEDED, with
+    /// pauses of 1, 2, 4 and then 8 seconds.
+    #[arg(long, value_name = "SECONDS", default_value = "10m", value_parser = duration::parse)]
+    pub patience: Duration,
 
     /// What is logged.
     #[command(flatten)]

@@ -360,9 +360,8 @@ mod tests {
         let operations = Operations::default();
         let claim = Claim::volume(&volume("v"));
         let error = operations
-            .run(&Rpc::lasting(None), claim.clone(), "break", |_| async { panic!("on purpose") })
+            .run::<(), _, _>(&Rpc::lasting(None), claim.clone(), "break", |_| async { panic!("on purpose") })
             .await
-            .map(|()| ())
             .unwrap_err();
         assert_eq!(error.kind(), Kind::Internal);
         attempt(&operations, claim).await.unwrap();

@@ -71,6 +71,18 @@ pub fn path(field: &str, text: String) -> Result<PathBuf> {
     optional_path(field, text)?.ok_or_else(|| missing(field))
 }
 
+/// Reads the required path of something that should be there already.
+///
+/// # Errors
+/// `NotFound` when it is relative: no orchestrator has published anything there. `InvalidArgument` when it is missing or
+/// otherwise malformed.
+pub fn existing_path(field: &str, text: String) -> Result<PathBuf> {
+    if !text.is_empty() && !text.contains('\0') && Path::new(&text).is_relative() {
+        return Err(Error::not_found(format!("{field} {text:?} is not an absolute path, so no volume is there")));
+    }
+    path(field, text)
+}
+
 /// Reads an optional absolute path.
 ///
 /// # Errors

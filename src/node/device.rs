@@ -108,15 +108,15 @@ impl Host {
         self.path("/sys/class/block").join(name)
     }
 
-    /// The names of all disks: block devices that are no partitions.
+    /// The names of those disks (block devices that are no partitions) whose names are of interest.
     ///
     /// # Errors
     /// sysfs cannot be read.
-    pub fn disks(&self) -> io::Result<Vec<String>> {
+    pub fn disks(&self, is_of_interest: impl Fn(&str) -> bool) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(self.path("/sys/class/block"))? {
             let name = entry?.file_name().to_string_lossy().into_owned();
-            if !self.sysfs(&name).join("partition").exists() {
+            if is_of_interest(&name) && !self.sysfs(&name).join("partition").exists() {
                 names.push(name);
             }
         }
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(device.path, root.path().join("dev/vdb"));
         let host = Host::below(root.path());
         assert_eq!(host.device("vdz").unwrap(), None);
-        assert_eq!(host.disks().unwrap(), ["vdb"]);
+        assert_eq!(host.disks(|_| true).unwrap(), ["vdb"]);
         assert_eq!(host.numbered(device.number).unwrap(), Some(device.clone()));
         fake::remove_disk(root.path(), &device);
         assert_eq!(host.numbered(device.number).unwrap(), None);

@@ -21,6 +21,9 @@ pub mod record;
 pub mod stage;
 pub mod stats;
 
+#[cfg(test)]
+mod tests;
+
 use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::exec::Exec;
@@ -32,6 +35,7 @@ use device::{Device, DeviceNumber, Host};
 use filesystem::Filesystems;
 use identity::Identity;
 use mount::Mounter;
+use mount::table::MountTable;
 use record::{Record, Records};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -240,6 +244,17 @@ impl Node {
         );
         let connector = self.parts.connectors.get(&connection.kind)?;
         Ok((connector, Link { volume: volume.clone(), connection, secrets: Secrets::new() }))
+    }
+
+    /// Where this device's node itself is mounted, as raw block volumes are published.
+    async fn places_of_device_node(&self, call: &Call, table: &MountTable, device: &Device) -> Result<Vec<PathBuf>> {
+        let mut places = Vec::new();
+        for entry in table.entries().iter().filter(|entry| entry.root.file_name() == device.path.file_name()) {
+            if self.parts.mounter.block_device(call, &entry.mount_point).await? == Some(device.number) {
+                places.push(entry.mount_point.clone());
+            }
+        }
+        Ok(places)
     }
 
     /// The block device of that number, if there is one.

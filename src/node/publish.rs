@@ -1,15 +1,15 @@
 //! Publishing: the staged volume shown at the place where one workload expects it; and the way back.
 
 use super::connector::Source;
+use super::mount::Pulse;
 use super::mount::options::MountOptions;
 use super::mount::place::{self, Shape};
 use super::mount::table::{MountEntry, MountTable};
-use super::mount::{Pulse, Unmount};
 use super::record::{Record, digest, file_name};
 use super::{Node, PublishRequest};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
-use crate::model::{AccessKind, VolumeId};
+use crate::model::{AccessKind, AccessMode, VolumeId};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -46,13 +46,19 @@ pub async fn publish(node: &Node, call: &Call, request: &PublishRequest) -> Resu
 /// See [`Node::unpublish`].
 pub async fn unpublish(node: &Node, call: &Call, volume: &VolumeId, target_path: &Path) -> Result<()> {
     let target = place::resolve(call, target_path).await?;
-    let (mounter, host) = (&*node.parts.mounter, &node.parts.host);
-    place::unmount_all(mounter, host, call, &target).await?;
-    place::remove(call, &target).await?;
+    clear(node, call, &target).await?;
     // What a crash between the steps of a read-only publication may have left.
-    let rehearsal = rehearsal_of(node, volume, &target);
-    place::unmount_all(mounter, host, call, &rehearsal).await?;
-    place::remove(call, &rehearsal).await
+    clear(node, call, &rehearsal_of(node, volume, &target)).await
+}
+
+/// Takes a path and all mounts on it away.
+async fn clear(node: &Node, call: &Call, path: &Path) -> Result<()> {
+    unmount(node, call, path).await?;
+    place::remove(call, path).await
+}
+
+async fn unmount(node: &Node, call: &Call, path: &Path) -> Result<()> {
+    place::unmount_all(&*node.parts.mounter, &node.parts.host, call, path).await.map(drop)
 }
 
 /// One call to publish a volume.
@@ -90,6 +96,8 @@ impl Publication<'_> {
                 return Ok(());
             }
         }
+        let same = table.entries().iter().filter(|entry| entry.device == staged.device && entry.root == staged.root);
+        self.refuse_second_writer(same.map(|entry| entry.mount_point.as_path()), staging_path)?;
         let inherited = flags_of(staged)?;
         let mut flags = inherited | options.mount_flags();
         flags.set(MountFlags::RDONLY, read_only || staged.is_read_only());
@@ -130,6 +138,10 @@ impl Publication<'_> {
                 return Ok(());
             }
         }
+        if self.request.capability.mode == AccessMode::SingleNodeSingleWriter {
+            let shown = self.node.places_of_device_node(self.call, table, &device).await?;
+            self.refuse_second_writer(shown.iter().map(PathBuf::as_path), &self.request.staging_path)?;
+        }
         let made = place::make(self.call, &self.target, Shape::File).await?;
         let shown = if read_only {
             self.show_with(&device.path, Shape::File, MountFlags::RDONLY).await
@@ -139,11 +151,32 @@ impl Publication<'_> {
         self.or_undo(shown, made).await
     }
 
+    /// One workload is promised to be the only one (CSI `SINGLE_NODE_SINGLE_WRITER`): not if the volume is shown at
+    /// another place than this target, where it is staged, and where publications are made.
+    fn refuse_second_writer<'p>(&self, places: impl Iterator<Item = &'p Path>, staging_path: &Path) -> Result<()> {
+        if self.request.capability.mode != AccessMode::SingleNodeSingleWriter {
+            return Ok(());
+        }
+        let rehearsals = rehearsals(self.node);
+        let mut others = places
+            .filter(|place| *place != self.target && *place != staging_path && !place.starts_with(&rehearsals))
+            .map(|place| place.display().to_string());
+        match others.next() {
+            None => Ok(()),
+            Some(other) => Err(Error::wrong_state(format!(
+                "it is published at {other}, and its access mode SINGLE_NODE_SINGLE_WRITER allows one place only: \
+                 unpublish it there first"
+            ))),
+        }
+    }
+
     /// Whether the mount found on the target is the publication that was asked for. A dead one is cleared away.
     async fn is_published(&self, entry: &MountEntry, is_same: bool, read_only: bool) -> Result<bool> {
         let target = self.target.display();
         if is_same {
             return if entry.is_read_only() == read_only {
+                // What a crash right after the last bind may have left.
+                self.clear_rehearsal(self.call).await?;
                 Ok(true)
             } else {
                 let (is, asked) = if read_only { ("read-write", "read-only") } else { ("read-only", "read-write") };
@@ -160,7 +193,7 @@ impl Publication<'_> {
         };
         if is_gone || self.node.parts.mounter.pulse(self.call, &self.target).await? == Pulse::Dead {
             tracing::warn!(volume = %self.request.volume, %target, "a dead mount is taken away");
-            place::unmount_all(&*self.node.parts.mounter, &self.node.parts.host, self.call, &self.target).await?;
+            unmount(self.node, self.call, &self.target).await?;
             return Ok(false);
         }
         Err(Error::new(
@@ -175,7 +208,7 @@ impl Publication<'_> {
     async fn show_with(&self, source: &Path, shape: Shape, flags: MountFlags) -> Result<()> {
         let mounter = &*self.node.parts.mounter;
         let rehearsal = rehearsal_of(self.node, &self.request.volume, &self.target);
-        place::unmount_all(mounter, &self.node.parts.host, self.call, &rehearsal).await?;
+        self.clear_rehearsal(self.call).await?;
         place::make(self.call, &rehearsal, shape).await?;
         let shown = async {
             mounter.bind(self.call, source, &rehearsal).await?;
@@ -183,24 +216,26 @@ impl Publication<'_> {
             mounter.bind(self.call, &rehearsal, &self.target).await
         };
         let shown = shown.await;
-        let call = Call::lasting(UNDO_TIME);
-        let cleared = async {
-            if mounter.table(&call).await?.top(&rehearsal).is_some() {
-                mounter.unmount(&call, &rehearsal, Unmount::Detach).await?;
-            }
-            place::remove(&call, &rehearsal).await
-        };
-        if let Err(error) = cleared.await {
+        if let Err(error) = self.clear_rehearsal(&Call::lasting(UNDO_TIME)).await {
             tracing::warn!(volume = %self.request.volume, %error, "left to unpublishing");
         }
         shown
     }
 
-    /// Removes what was made for a mount that failed.
+    async fn clear_rehearsal(&self, call: &Call) -> Result<()> {
+        clear(self.node, call, &rehearsal_of(self.node, &self.request.volume, &self.target)).await
+    }
+
+    /// Takes away what was made for a mount that failed.
     async fn or_undo(&self, shown: Result<()>, made: bool) -> Result<()> {
         let Err(error) = shown else { return Ok(()) };
-        if made && let Err(undo) = place::remove(&Call::lasting(UNDO_TIME), &self.target).await {
-            tracing::warn!(volume = %self.request.volume, error = %undo, "left to unpublishing");
+        let call = Call::lasting(UNDO_TIME);
+        let undone = match made {
+            true => clear(self.node, &call, &self.target).await,
+            false => unmount(self.node, &call, &self.target).await,
+        };
+        if let Err(error) = undone {
+            tracing::warn!(volume = %self.request.volume, %error, "left to unpublishing");
         }
         Err(error)
     }
@@ -245,5 +280,9 @@ fn flags_of(entry: &MountEntry) -> Result<MountFlags> {
 /// Where flags are set before the volume is shown at a target.
 fn rehearsal_of(node: &Node, volume: &VolumeId, target: &Path) -> PathBuf {
     let name = format!("{}-{:016x}", file_name(volume.as_str()), digest(target.as_os_str().as_bytes()));
-    node.parts.plugin_dir.join("publishing").join(name)
+    rehearsals(node).join(name)
+}
+
+fn rehearsals(node: &Node) -> PathBuf {
+    node.parts.plugin_dir.join("publishing")
 }

@@ -256,7 +256,7 @@ mod tests {
         assert_eq!(records.all(&call()).await.unwrap(), []);
         records.save(&call(), &record).await.unwrap();
         assert_eq!(records.load(&call(), &record.volume).await.unwrap(), Some(record.clone()));
-        assert_eq!(records.all(&call()).await.unwrap(), [record.clone()]);
+        assert_eq!(records.all(&call()).await.unwrap(), vec![record.clone()]);
         let mode = fs::metadata(records.path(&record.volume)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         records.remove(&call(), &record.volume).await.unwrap();

@@ -337,19 +337,25 @@ impl<'a> Staging<'a> {
                 self.link.volume
             )));
         }
-        self.record.formatting = Some(mounting.wanted.name().to_owned());
+        let began = self.record.formatting.replace(mounting.wanted.name().to_owned());
         self.node.records.save(self.call, &self.record).await?;
-        self.prove_again(device).await?;
-        self.call.check("make a file system")?;
+        if let Err(error) = self.prove_again(device).await.and_then(|_| self.call.check("make a file system")) {
+            self.record.formatting = began;
+            return Err(error);
+        }
         tracing::info!(
             volume = %self.link.volume,
             device = %device.path.display(),
             filesystem = mounting.wanted.name(),
             "a blank device gets a file system"
         );
-        mounting.wanted.format(&self.tools(), &device.path, &mounting.mkfs_options, again).await?;
-        self.record.formatting = None;
-        Ok(())
+        let made = mounting.wanted.format(&self.tools(), &device.path, &mounting.mkfs_options, again).await;
+        match &made {
+            Ok(()) => self.record.formatting = None,
+            Err(error) if error.is(Kind::WrongState) => self.record.formatting = began,
+            Err(_) => {}
+        }
+        made
     }
 
     fn mount_of(&self, filesystem: &dyn Filesystem, mounting: &Mounting, device: &Device) -> Result<Mount> {
@@ -392,8 +398,8 @@ impl<'a> Staging<'a> {
     async fn mount(&mut self, mount: &Mount) -> Result<()> {
         self.mount_pending = true;
         let result = self.node.parts.mounter.mount(self.call, mount).await;
-        // The system's own answer is an outcome; no answer in time is none.
-        self.mount_pending = result.as_ref().is_err_and(|error| errno(error).is_none() && !error.is(Kind::Deadline));
+        // A refusal is an outcome; no answer in time is none.
+        self.mount_pending = result.as_ref().is_err_and(|error| error.is(Kind::Unavailable));
         result.map_err(|error| refused(error, mount))
     }
 
@@ -556,12 +562,9 @@ async fn refuse_if_mounted(node: &Node, call: &Call, volume: &VolumeId, device: 
         // The disk is gone, and its number may be another's.
         return Ok(());
     }
-    let mut places: Vec<_> = table.of(device.number).map(|entry| entry.mount_point.display().to_string()).collect();
-    for entry in table.entries().iter().filter(|entry| entry.root.file_name() == device.path.file_name()) {
-        if node.parts.mounter.block_device(call, &entry.mount_point).await? == Some(device.number) {
-            places.push(entry.mount_point.display().to_string());
-        }
-    }
+    let mounts = table.of(device.number).map(|entry| entry.mount_point.clone());
+    let shown = node.places_of_device_node(call, &table, device).await?;
+    let places: Vec<_> = mounts.chain(shown).map(|place| place.display().to_string()).collect();
     if places.is_empty() {
         Ok(())
     } else {

@@ -8,13 +8,13 @@ mod sources;
 
 pub use objects::{
     AbsoluteLimits, AttachedTo, Attachment, AttachmentStatus, Backup, BackupStatus, Made, Message, Pool,
-    PoolCapabilities, Snapshot, SnapshotStatus, Volume, VolumeStatus,
+    PoolCapabilities, Snapshot, SnapshotStatus, Volume, VolumeStatus, VolumeType,
 };
 pub use sources::{BackupSource, SeenVolume, SnapshotSource, VolumeSource};
 
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
-use crate::openstack::client::{Client, Microversion, Route};
+use crate::openstack::client::{Client, Microversion, Route, found};
 use crate::openstack::crowd::LARGEST_PAGE;
 use crate::openstack::objects::{Metadata, Part, Quota};
 use serde::{Deserialize, Serialize};
@@ -193,17 +193,13 @@ envelope! {
     PoolsBody { pools: Vec<Pool> }
     AttachmentsBody { attachments: Vec<Attachment> }
     MessagesBody { messages: Vec<Message> }
-    TypeBody { volume_type: TypeName }
+    TypeBody { volume_type: VolumeType }
+    TypesBody { volume_types: Vec<VolumeType> }
 }
 
 #[derive(Serialize, Deserialize)]
 struct AbsoluteBody<T = AbsoluteLimits> {
     absolute: T,
-}
-
-#[derive(Serialize, Deserialize)]
-struct TypeName {
-    name: String,
 }
 
 #[derive(Deserialize)]
@@ -310,9 +306,16 @@ impl Cinder {
         self.client.act(call, route, &serde_json::json!({"os-roll_detaching": {}})).await
     }
 
-    /// The name of a volume type, by its id.
-    pub async fn type_name(&self, call: &Call, id: &str) -> Result<String> {
-        Ok(self.client.get::<TypeBody>(call, Route::new("/types/{}").id(id)).await?.volume_type.name)
+    /// A volume type, by its name or id; without either, the default one. None if there is no such type.
+    pub async fn volume_type(&self, call: &Call, name: Option<&str>) -> Result<Option<VolumeType>> {
+        let Some(name) = name else {
+            return found(
+                self.client.get::<TypeBody>(call, Route::new("/types/default")).await.map(|body| body.volume_type),
+            );
+        };
+        // Only the list can be asked for names, and only as a whole.
+        let types = self.client.get::<TypesBody>(call, Route::new("/types")).await?.volume_types;
+        Ok(types.into_iter().find(|one| one.name == name || one.id == name))
     }
 
     pub async fn create_snapshot(&self, call: &Call, new: &NewSnapshot) -> Result<Snapshot> {

@@ -14,6 +14,7 @@ pub mod manila;
 pub mod notes;
 pub mod nova;
 pub mod objects;
+pub mod offer;
 mod pace;
 mod refusal;
 mod route;

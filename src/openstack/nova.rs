@@ -30,24 +30,6 @@ pub struct Nova {
 /// The volumes that Nova has a record of for one server.
 pub type AttachedVolumes = BTreeSet<String>;
 
-/// A server, as far as an error message needs it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Server {
-    /// Its id.
-    pub id: String,
-    /// `ACTIVE`, `SHUTOFF`, `ERROR`, …
-    #[serde(default)]
-    pub status: String,
-    /// What Nova is doing with it.
-    #[serde(default, rename = "OS-EXT-STS:task_state")]
-    pub task_state: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct ServerBody {
-    server: Server,
-}
-
 #[derive(Deserialize)]
 struct AttachmentsBody {
     #[serde(rename = "volumeAttachments")]
@@ -124,10 +106,6 @@ impl Nova {
             Err(error) if error.is(Kind::NotFound) => Ok(None),
             Err(error) => Err(error),
         }
-    }
-
-    pub async fn server(&self, call: &Call, id: &str) -> Result<Server> {
-        Ok(self.client.get::<ServerBody>(call, Route::new("/servers/{}").id(id)).await?.server)
     }
 
     /// The volumes of every server of the project, as far as the list shows them.
@@ -207,7 +185,7 @@ impl Source for ServerSource {
 
 #[cfg(test)]
 mod tests {
-    use super::{AttachmentsBody, Server, ServersBody};
+    use super::{AttachmentsBody, ServersBody};
     use serde_json::json;
 
     #[test]
@@ -223,7 +201,5 @@ mod tests {
         assert_eq!(body.servers[0].volumes.as_ref().unwrap()[0].id, "v1");
         assert!(body.servers[1].volumes.is_none());
         assert_eq!(body.servers_links.len(), 1);
-        let server: Server = serde_json::from_value(json!({"id": "s1", "OS-EXT-STS:task_state": "rebooting"})).unwrap();
-        assert_eq!(server.task_state.as_deref(), Some("rebooting"));
     }
 }

@@ -28,10 +28,11 @@ pub(crate) fn says(error: &Error, words: &[&str]) -> bool {
     })
 }
 
-/// Whether it is unknown if a request was carried out: the answer was lost, or the service gave up half-way.
+/// Whether a request may still be carried out later: there was no answer, or only that of a proxy that gave up waiting.
+/// (Whatever the service itself answers, what it has done by then is there to be found.)
 pub(crate) fn is_unclear(error: &Error) -> bool {
     match refusal(error) {
-        Some(refusal) => refusal.status >= 500,
+        Some(refusal) => matches!(refusal.status, 502 | 504),
         None => matches!(error.kind(), Kind::Unavailable | Kind::Internal | Kind::Deadline),
     }
 }
@@ -75,6 +76,7 @@ mod tests {
         assert!(is_unclear(&Error::new(Kind::Unavailable, "connection reset")));
         assert!(is_unclear(&refused(504, "gateway")));
         assert!(!is_unclear(&refused(429, "slow down")));
+        assert!(!is_unclear(&refused(503, "away")));
         assert!(!is_unclear(&refused(400, "no")));
         assert!(!is_unclear(&Error::new(Kind::Unauthenticated, "no")));
     }

@@ -11,7 +11,7 @@ use crate::model::{
     SnapshotId, SnapshotSpec, StringMap, Topology, TopologyRequirement, Volume, VolumeId, VolumeSpec, VolumeStatus,
 };
 use async_trait::async_trait;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The topology key of this provider.
@@ -51,6 +51,8 @@ struct State {
     /// How many objects were ever made: their numbers order the lists.
     made: u64,
     volumes: BTreeMap<u64, Stored>,
+    volume_names: HashMap<String, u64>,
+    used_gib: u64,
     snapshots: BTreeMap<u64, StoredSnapshot>,
 }
 
@@ -96,10 +98,6 @@ impl State {
         let number = number(id.as_str(), "snapshot").and_then(|number| self.snapshots.get(&number));
         number.map(|stored| &stored.snapshot).ok_or_else(|| Error::not_found(format!("snapshot {id} does not exist")))
     }
-
-    fn used_gib(&self) -> u64 {
-        self.volumes.values().map(|stored| stored.gib).sum()
-    }
 }
 
 /// The number of an object in its id, such as `volume-7`.
@@ -119,7 +117,7 @@ impl MemoryProvider {
     }
 
     fn left_gib(&self, state: &State) -> u64 {
-        self.settings.gib.saturating_sub(state.used_gib())
+        self.settings.gib.saturating_sub(state.used_gib)
     }
 
     /// The zone that serves a requirement: the first preferred one, else the first requisite one, that there is.
@@ -197,7 +195,7 @@ impl Provider for MemoryProvider {
     async fn create_volume(&self, call: &Call, spec: &VolumeSpec) -> Result<Volume> {
         call.check("create volume")?;
         let mut state = self.state();
-        if let Some(existing) = state.volumes.values().find(|stored| stored.name == spec.name) {
+        if let Some(existing) = state.volume_names.get(&spec.name).and_then(|number| state.volumes.get(number)) {
             let fits = spec.size.allows(existing.volume.size)
                 && existing.volume.source == spec.source
                 && existing.parameters == spec.parameters
@@ -235,6 +233,8 @@ impl Provider for MemoryProvider {
             topology,
             context: StringMap::new(),
         };
+        state.used_gib += gib;
+        state.volume_names.insert(spec.name.clone(), number);
         state.volumes.insert(
             number,
             Stored {
@@ -262,8 +262,9 @@ impl Provider for MemoryProvider {
                 stored.snapshot.id
             )));
         }
-        if let Some(number) = number(id.as_str(), "volume") {
-            state.volumes.remove(&number);
+        if let Some(removed) = number(id.as_str(), "volume").and_then(|number| state.volumes.remove(&number)) {
+            state.volume_names.remove(&removed.name);
+            state.used_gib -= removed.gib;
         }
         Ok(())
     }
@@ -388,7 +389,9 @@ impl Expand for MemoryProvider {
         let stored = state.volume_mut(id)?;
         stored.gib = wanted;
         stored.volume.size = Bytes::from_gib(wanted).ok_or_else(|| Error::new(Kind::OutOfRange, "capacity_range"))?;
-        Ok(Expanded { size: stored.volume.size, node_step: true })
+        let size = stored.volume.size;
+        state.used_gib += wanted - present;
+        Ok(Expanded { size, node_step: true })
     }
 }
 
@@ -537,7 +540,7 @@ mod tests {
         assert_eq!(provider.delete_volume(&call(), &source).await.unwrap_err().kind(), Kind::WrongState);
         let filter = SnapshotFilter { id: None, source: Some(source.clone()) };
         let listed = Snapshots::snapshots(&provider, &call(), &filter, &PageRequest::default()).await.unwrap();
-        assert_eq!(listed.items, [snapshot.clone()]);
+        assert_eq!(listed.items, std::slice::from_ref(&snapshot));
         provider.delete_snapshot(&call(), &snapshot.id).await.unwrap();
         provider.delete_volume(&call(), &source).await.unwrap();
     }

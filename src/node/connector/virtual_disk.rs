@@ -24,6 +24,9 @@ const SHORT_SERIAL: usize = 20;
 /// The shortest id that is looked for: a shorter one could be anything's serial.
 const SHORTEST_ID: usize = 20;
 
+/// Names of block devices that are never disks of a hypervisor; there may be hundreds of them.
+const NEVER_DISKS: [&str; 10] = ["loop", "ram", "zram", "dm-", "md", "sr", "fd", "nbd", "rbd", "drbd"];
+
 /// How long a disk may take to appear after the controller said that it is attached.
 const APPEARANCE: Duration = Duration::from_secs(60);
 
@@ -168,7 +171,7 @@ impl VirtualDisk {
         let host = self.host.clone();
         let seen = blocking::run(call, "list the disks", move || {
             let mut seen = Vec::new();
-            for name in host.disks().map_err(unreadable)? {
+            for name in candidates(&host).map_err(unreadable)? {
                 let serials = serials(&host, &name).map_err(unreadable)?;
                 if !serials.is_empty() {
                     seen.push(format!("{name} ({})", serials.into_iter().collect::<Vec<_>>().join(", ")));
@@ -208,7 +211,7 @@ fn disk_id(link: &Link) -> Result<String> {
 /// The disk of that id. Two of them, or one under another's name, are no answer.
 fn find(host: &Host, id: &str) -> Result<Option<Device>> {
     let mut names = BTreeSet::new();
-    for name in host.disks().map_err(unreadable)? {
+    for name in candidates(host).map_err(unreadable)? {
         if serials(host, &name).map_err(unreadable)?.iter().any(|serial| is_of(serial, id)) {
             names.insert(name);
         }
@@ -225,6 +228,11 @@ fn find(host: &Host, id: &str) -> Result<Option<Device>> {
     }
     // Its node comes a moment after its directory in sysfs; until then it is not there.
     Ok(host.device(&name).map_err(unreadable)?.filter(|device| device.path.exists()))
+}
+
+/// The block devices that may be disks of a hypervisor.
+fn candidates(host: &Host) -> io::Result<Vec<String>> {
+    host.disks(|name| !NEVER_DISKS.iter().any(|start| name.starts_with(start)))
 }
 
 /// The disks that udev's links by id lead to, leaving out those whose own serial says otherwise.
@@ -378,11 +386,11 @@ mod tests {
     #[tokio::test]
     async fn a_link_by_id_is_the_identity_of_a_disk_without_a_serial_only() {
         let root = tempfile::tempdir().unwrap();
-        let disk = fake::add_disk(root.path(), "loop3", 3, GIB, None);
-        symlink("../../loop3", root.path().join("dev/disk/by-id").join(format!("virtio-{}", &ID[..20]))).unwrap();
+        let disk = fake::add_disk(root.path(), "vdb", 16, GIB, None);
+        symlink("../../vdb", root.path().join("dev/disk/by-id").join(format!("virtio-{}", &ID[..20]))).unwrap();
         assert_eq!(connect(root.path()).await.unwrap(), disk);
 
-        fake::add_disk(root.path(), "loop3", 3, GIB, Some("somebody-else's"));
+        fake::add_disk(root.path(), "vdb", 16, GIB, Some("somebody-else's"));
         let error = connect(root.path()).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Unavailable, "a stale link is not followed");
         assert!(error.to_string().contains("somebody-else's"), "{error}");

@@ -79,7 +79,22 @@ impl Filesystem for Btrfs {
         tools.exec.run(tools.call, command).await?.success().map(|_| Growth::Done)
     }
 
+    /// Linux 6.7 and later mount copies beside each other and need none of this.
     async fn make_distinct(&self, tools: &Tools<'_>, device: &Path) -> Result<bool> {
+        let path = device.to_owned();
+        let has_log = blocking::run(tools.call, "read the log's place", move || {
+            superblock::has_btrfs_log(&path)
+                .map_err(|error| Error::internal(format!("read {}", path.display())).because(error))
+        });
+        if has_log.await? {
+            // btrfstune does not look, and what it writes makes a file system with a log unmountable for ever.
+            return Err(Error::wrong_state(format!(
+                "the btrfs on {} is a copy of one that is mounted on this node, was copied while in use, and this kernel \
+                 mounts no two copies (6.7 and later do): use it once on a node where the other one is not, and after \
+                 that it can be used here",
+                device.display()
+            )));
+        }
         // -m changes the UUID that the kernel goes by and leaves that of the metadata: one superblock, not a rewrite.
         let command = Command::new("btrfstune").args(["-f", "-m"]).arg(device).limit(GROW_LIMIT).to_the_end();
         tools.exec.run(tools.call, command).await?.success().map(|_| true)

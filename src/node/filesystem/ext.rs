@@ -44,7 +44,13 @@ impl Ext {
                 device.display()
             )));
         }
-        Err(output.failure(Kind::Internal).during(format!("check the {} on {}", self.name, device.display())))
+        // The words why go to standard output, and those to standard error only say that it gave up.
+        let busy = ["is in use", "is mounted"].iter().find(|words| output.stdout.contains(**words));
+        let failure = match busy {
+            Some(words) => output.failure(Kind::Busy).during(format!("{} {words} by something else", device.display())),
+            None => output.failure(Kind::Internal),
+        };
+        Err(failure.during(format!("check the {} on {}", self.name, device.display())))
     }
 
     async fn resize(&self, tools: &Tools<'_>, device: &Path) -> Result<Output> {
@@ -136,6 +142,17 @@ mod tests {
             if let Err(error) = result {
                 assert!(error.to_string().contains("inode 7 is bad"), "{error}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_device_that_something_else_holds_is_busy() {
+        let call = Call::lasting(Duration::from_secs(9));
+        for said in ["/dev/vdb is in use.\n", "/dev/vdb is mounted.\n"] {
+            let exec = ScriptedExec::new();
+            exec.always("e2fsck -p /dev/vdb", 8, said, "e2fsck: Cannot continue, aborting.");
+            let result = Ext::EXT4.check(&Tools { exec: &exec, call: &call }, Path::new("/dev/vdb")).await;
+            assert_eq!(result.unwrap_err().kind(), Kind::Busy);
         }
     }
 

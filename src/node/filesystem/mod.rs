@@ -54,7 +54,7 @@ pub trait Filesystem: fmt::Debug + Send + Sync {
     /// Makes one on a device that was proven blank. `again`: over the remains of an earlier attempt.
     ///
     /// # Errors
-    /// `WrongState`: its program is missing. `Internal`: the program's words.
+    /// `WrongState`: its program is missing, and nothing was written. `Internal`: the program's words.
     async fn format(&self, tools: &Tools<'_>, device: &Path, options: &[String], again: bool) -> Result<()>;
 
     /// Makes sure that it can be mounted, repairing what can be repaired without a loss.
@@ -97,7 +97,7 @@ pub trait Filesystem: fmt::Debug + Send + Sync {
     /// Gives a copy an identity of its own, where a kernel mounts no two with the same one. False if it needs none.
     ///
     /// # Errors
-    /// `Internal`: the program's words.
+    /// `WrongState`: not without a risk for what it holds. `Internal`: the program's words.
     async fn make_distinct(&self, _tools: &Tools<'_>, _device: &Path) -> Result<bool> {
         Ok(false)
     }

@@ -69,6 +69,14 @@ pub fn btrfs_size(device: &Path) -> io::Result<u64> {
     Ok(u64::from_le_bytes(bytes(&read(device, &BTRFS)?, 0xd1)?))
 }
 
+/// Whether a btrfs has a log that is to be replayed when it is mounted.
+///
+/// # Errors
+/// The device cannot be read, or holds none.
+pub fn has_btrfs_log(device: &Path) -> io::Result<bool> {
+    Ok(bytes::<8>(&read(device, &BTRFS)?, 0x60)? != [0; 8])
+}
+
 fn read(device: &Path, layout: &Layout) -> io::Result<Vec<u8>> {
     let mut block = vec![0; LENGTH];
     File::open(device)?.read_exact_at(&mut block, layout.start)?;

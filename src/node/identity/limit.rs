@@ -29,7 +29,8 @@ pub async fn of_disks(
     let ours: Vec<String> =
         records.iter().filter_map(|record| record.device.as_ref()).map(|device| device.name.clone()).collect();
     blocking::run(call, "count the disks", move || {
-        let disks = host.disks().map_err(|error| Error::internal("read the disks in sysfs").because(error))?;
+        let is_on_bus = |name: &str| BUSES.iter().any(|(start, _)| name.starts_with(start));
+        let disks = host.disks(is_on_bus).map_err(|error| Error::internal("read the disks in sysfs").because(error))?;
         Ok(suggest(&disks, &ours, reserved))
     })
     .await

@@ -39,7 +39,8 @@ impl MountEntry {
     /// Whether the file system as a whole takes no writes: mounted so, or because the kernel gave up on it.
     #[must_use]
     pub fn is_filesystem_read_only(&self) -> bool {
-        self.super_options.iter().any(|option| option == "ro")
+        // ext4 of Linux 6.15 and later stays `rw` and says `emergency_ro`.
+        self.super_options.iter().any(|option| option == "ro" || option == "emergency_ro")
     }
 }
 

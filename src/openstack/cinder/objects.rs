@@ -120,9 +120,6 @@ pub struct Volume {
     /// The name of its type.
     #[serde(default)]
     pub volume_type: Option<String>,
-    /// The id of its type, since 3.63.
-    #[serde(default)]
-    pub volume_type_id: Option<String>,
     /// Whether several servers may use it at once.
     #[serde(default, deserialize_with = "null_is_default")]
     pub multiattach: bool,
@@ -132,9 +129,6 @@ pub struct Volume {
     /// The volume that it was made of.
     #[serde(default)]
     pub source_volid: Option<String>,
-    /// The backup that it was made of, since 3.47.
-    #[serde(default)]
-    pub backup_id: Option<String>,
     /// Its metadata.
     #[serde(default, deserialize_with = "null_is_default")]
     pub metadata: Metadata,
@@ -179,8 +173,6 @@ pub struct Attachment {
     /// The server; none where no Nova is involved.
     #[serde(default)]
     pub instance: Option<String>,
-    /// The volume.
-    pub volume_id: String,
 }
 
 /// A snapshot.
@@ -246,6 +238,27 @@ pub struct Made {
     pub id: String,
 }
 
+/// A volume type.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct VolumeType {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// What it promises; users of older clouds see none of it.
+    #[serde(default)]
+    pub extra_specs: Option<Metadata>,
+}
+
+impl VolumeType {
+    /// Whether several servers may use its volumes at once; none where that is not shown.
+    #[must_use]
+    pub fn allows_sharing(&self) -> Option<bool> {
+        let specs = self.extra_specs.as_ref()?;
+        Some(specs.get("multiattach").is_some_and(|value| value.to_lowercase().replace(' ', "") == "<is>true"))
+    }
+}
+
 /// What Cinder says to users about a failure (`/messages`).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Message {
@@ -294,9 +307,6 @@ pub struct PoolCapabilities {
     /// Free GiB: a number, or a string such as `infinite` or `unknown`.
     #[serde(default)]
     pub free_capacity_gb: serde_json::Value,
-    /// The name of the back end, which volume types choose by.
-    #[serde(default)]
-    pub volume_backend_name: Option<String>,
 }
 
 impl PoolCapabilities {
@@ -316,7 +326,7 @@ impl PoolCapabilities {
 
 #[cfg(test)]
 mod tests {
-    use super::{Backup, PoolCapabilities, Volume, VolumeStatus};
+    use super::{Backup, PoolCapabilities, Volume, VolumeStatus, VolumeType};
     use proptest::prelude::proptest;
     use serde_json::json;
 
@@ -353,8 +363,23 @@ mod tests {
     }
 
     #[test]
+    fn whether_a_type_allows_sharing_is_told_where_its_specs_are_shown() {
+        let allows = |value| serde_json::from_value::<VolumeType>(value).unwrap().allows_sharing();
+        assert_eq!(
+            allows(json!({"id": "t", "name": "multi", "extra_specs": {"multiattach": "<is> True"}})),
+            Some(true)
+        );
+        assert_eq!(
+            allows(json!({"id": "t", "name": "multi", "extra_specs": {"multiattach": "<is> False"}})),
+            Some(false)
+        );
+        assert_eq!(allows(json!({"id": "t", "name": "loop", "extra_specs": {}})), Some(false));
+        assert_eq!(allows(json!({"id": "t", "name": "loop"})), None);
+    }
+
+    #[test]
     fn free_space_of_a_pool_is_read_in_all_its_spellings() {
-        let free = |value| PoolCapabilities { free_capacity_gb: value, volume_backend_name: None }.free_gib();
+        let free = |value| PoolCapabilities { free_capacity_gb: value }.free_gib();
         assert_eq!(free(json!(12.9)), Some(12));
         assert_eq!(free(json!(7)), Some(7));
         assert_eq!(free(json!("3.5")), Some(3));

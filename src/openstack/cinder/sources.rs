@@ -2,15 +2,16 @@
 
 use super::{Backup, Cinder, Listing, Snapshot, TIME_FILTER, Volume};
 use crate::call::Call;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::openstack::client::found;
 use crate::openstack::crowd::{each, page_for};
 use crate::openstack::notes::Notes;
 use crate::openstack::watch::Source;
 use async_trait::async_trait;
 use jiff::Timestamp;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// How much further back than asked a look at changes reaches: a change may become visible a little after its stamp, and
@@ -33,13 +34,14 @@ pub struct SeenVolume {
 pub struct VolumeSource {
     cinder: Cinder,
     notes: Arc<Notes>,
+    no_time_filter: Arc<AtomicBool>,
 }
 
 impl VolumeSource {
     /// Over this service, with these notes.
     #[must_use]
     pub fn new(cinder: Cinder, notes: Arc<Notes>) -> Self {
-        Self { cinder, notes }
+        Self { cinder, notes, no_time_filter: Arc::default() }
     }
 
     /// The volumes that changed so long ago or later.
@@ -47,14 +49,21 @@ impl VolumeSource {
         // The stamps are made by the service's clock; where that is not known, ours has to do.
         let now = self.cinder.client().service_time().unwrap_or_else(Timestamp::now);
         let since = now.saturating_sub(since.saturating_add(OVERLAP)).unwrap_or(Timestamp::MIN);
-        if self.cinder.has(call, TIME_FILTER).await? {
-            self.cinder.all_volumes(call, Listing::all().changed_since(since)).await
-        } else {
-            self.latest_changes(call, since).await
+        if self.has_time_filter(call).await? {
+            match self.cinder.all_volumes(call, Listing::all().changed_since(since)).await {
+                // Operators can take filters away (`resource_filters.json`).
+                Err(error) if error.is(Kind::InvalidArgument) => self.no_time_filter.store(true, Ordering::Relaxed),
+                listed => return listed,
+            }
         }
+        self.latest_changes(call, since).await
     }
 
-    /// The same for services without [`TIME_FILTER`]: the list in order of change, as far as needed.
+    async fn has_time_filter(&self, call: &Call) -> Result<bool> {
+        Ok(!self.no_time_filter.load(Ordering::Relaxed) && self.cinder.has(call, TIME_FILTER).await?)
+    }
+
+    /// The same without [`TIME_FILTER`]: the list in order of change, as far as needed.
     async fn latest_changes(&self, call: &Call, since: Timestamp) -> Result<Vec<Volume>> {
         const PAGE: u32 = 200;
         let mut all: Vec<Volume> = Vec::new();
@@ -83,13 +92,19 @@ impl VolumeSource {
         each(self, call, left).await
     }
 
-    /// A volume of a list, with its namesakes of the same list.
-    fn with_namesakes(&self, volume: &Volume, listed: &[Volume]) -> SeenVolume {
-        let namesakes = match self.notes.name_of(&volume.id) {
-            Some(name) => listed.iter().filter(|other| other.name == name && other.id != volume.id).cloned().collect(),
-            None => Vec::new(),
+    /// The wanted volumes of a list, those that are being made with their namesakes of the same list.
+    fn pick(&self, listed: &[Volume], wanted: impl Fn(&Volume) -> bool) -> Vec<SeenVolume> {
+        let mut by_name: HashMap<&str, Vec<&Volume>> = HashMap::new();
+        for volume in listed {
+            by_name.entry(&volume.name).or_default().push(volume);
+        }
+        let namesakes = |volume: &Volume| {
+            let Some(name) = self.notes.name_of(&volume.id) else { return Vec::new() };
+            let others = by_name.get(name.as_str()).into_iter().flatten().filter(|other| other.id != volume.id);
+            others.map(|other| (*other).clone()).collect()
         };
-        SeenVolume { volume: volume.clone(), namesakes }
+        let picked = listed.iter().filter(|volume| wanted(volume));
+        picked.map(|volume| SeenVolume { volume: volume.clone(), namesakes: namesakes(volume) }).collect()
     }
 }
 
@@ -100,8 +115,8 @@ impl Source for VolumeSource {
     async fn one(&self, call: &Call, id: &str) -> Result<Option<SeenVolume>> {
         if let Some(name) = self.notes.name_of(id) {
             let listed = self.cinder.all_volumes(call, Listing::all().named(&name)).await?;
-            if let Some(volume) = listed.iter().find(|volume| volume.id == id) {
-                return Ok(Some(self.with_namesakes(volume, &listed)));
+            if let Some(seen) = self.pick(&listed, |volume| volume.id == id).pop() {
+                return Ok(Some(seen));
             }
         }
         let volume = found(self.cinder.volume(call, id).await)?;
@@ -116,12 +131,8 @@ impl Source for VolumeSource {
         } else if !staying.is_empty() {
             let wanted: BTreeSet<&str> = staying.iter().map(|id| id.as_str()).collect();
             let listed = self.changed(call, since).await?;
-            seen.extend(
-                listed
-                    .iter()
-                    .filter(|volume| wanted.contains(volume.id.as_str()))
-                    .map(|volume| (volume.id.clone(), Some(self.with_namesakes(volume, &listed)))),
-            );
+            let picked = self.pick(&listed, |volume| wanted.contains(volume.id.as_str()));
+            seen.extend(picked.into_iter().map(|picked| (picked.volume.id.clone(), Some(picked))));
         }
         Ok(seen)
     }

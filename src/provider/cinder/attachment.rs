@@ -124,14 +124,14 @@ impl CinderProvider {
                     return gib(volume.size).map(Some);
                 }
                 Refused::Attached => {
-                    self.release_stale(call, cloud, &volume).await?;
+                    self.release_stale(call, cloud, &volume, Some(server)).await?;
                 }
                 Refused::OnItsWay => {
                     let ours = cloud.nova.has_record(call, server, id).await?;
                     if ours && !is_stuck(&volume, cloud.cinder.client().service_time()) {
                         return Ok(None);
                     }
-                    if !self.release_stale(call, cloud, &volume).await? {
+                    if !self.release_stale(call, cloud, &volume, Some(server)).await? {
                         if volume.multiattach {
                             pause.wait(call, "wait for another server to get the volume").await?;
                         } else {
@@ -140,7 +140,7 @@ impl CinderProvider {
                     }
                 }
                 Refused::Elsewhere => {
-                    if !self.release_stale(call, cloud, &volume).await? {
+                    if !self.release_stale(call, cloud, &volume, Some(server)).await? {
                         return Err(wrong_state(&volume).because(error_now));
                     }
                 }
@@ -233,7 +233,7 @@ impl CinderProvider {
                 Ok(true)
             }
             VolumeStatus::Reserved | VolumeStatus::Attaching if !volume.is_attached_to(server) => {
-                if stuck && self.release_stale(call, cloud, &volume).await? {
+                if stuck && self.release_stale(call, cloud, &volume, Some(server)).await? {
                     return Ok(false);
                 }
                 await_settled(call, cloud, &volume).await.map(|()| false)
@@ -244,44 +244,6 @@ impl CinderProvider {
             status if status.is_passing() => await_settled(call, cloud, &volume).await.map(|()| false),
             _ => Err(wrong_state(&volume).because(error)),
         }
-    }
-
-    /// Nova knows of no such attachment: sees to it that Cinder does not either.
-    async fn forget(&self, call: &Call, cloud: &Cloud, id: &str, server: &str) -> Result<()> {
-        let Some(volume) = found(cloud.cinder.volume(call, id).await)? else { return Ok(()) };
-        let unfinished =
-            matches!(volume.status, VolumeStatus::Reserved | VolumeStatus::Attaching | VolumeStatus::Detaching);
-        if !volume.is_attached_to(server) && !unfinished {
-            return Ok(());
-        }
-        for attachment in cloud.cinder.attachments(call, id).await? {
-            if attachment.instance.as_deref() == Some(server) {
-                tracing::warn!(volume = id, server, attachment = %attachment.id, "removing an attachment that Nova does not know");
-                delete_attachment(call, cloud, &attachment.id).await?;
-            }
-        }
-        if volume.is_attached_to(server) {
-            await_detached(call, cloud, id, server).await?;
-        }
-        Ok(())
-    }
-
-    /// Removes the attachments of a volume that Nova does not know: of servers that were deleted, and of attempts that
-    /// broke off. Whether there were any.
-    pub(super) async fn release_stale(&self, call: &Call, cloud: &Cloud, volume: &Volume) -> Result<bool> {
-        let mut released = false;
-        for attachment in cloud.cinder.attachments(call, &volume.id).await? {
-            // Without a server it is not Nova's, so Nova cannot tell whether it is in use.
-            let Some(server) = &attachment.instance else { continue };
-            if cloud.nova.has_record(call, server, &volume.id).await? {
-                continue;
-            }
-            tracing::warn!(volume = %volume.id, %server, attachment = %attachment.id, status = %attachment.status,
-                "removing an attachment that Nova does not know");
-            delete_attachment(call, cloud, &attachment.id).await?;
-            released = true;
-        }
-        Ok(released)
     }
 }
 
@@ -347,7 +309,7 @@ fn attaching(volume: &Volume, server: &str) -> Result<Option<Attaching>> {
 }
 
 /// Waits until Cinder shows no attachment to the server; false if the detaching was given up.
-async fn await_detached(call: &Call, cloud: &Cloud, id: &str, server: &str) -> Result<bool> {
+pub(super) async fn await_detached(call: &Call, cloud: &Cloud, id: &str, server: &str) -> Result<bool> {
     let server = server.to_owned();
     cloud
         .volumes
@@ -386,17 +348,7 @@ async fn await_settled(call: &Call, cloud: &Cloud, volume: &Volume) -> Result<()
         .await
 }
 
-async fn delete_attachment(call: &Call, cloud: &Cloud, id: &str) -> Result<()> {
-    match cloud.cinder.delete_attachment(call, id).await {
-        Err(error) if error.is(Kind::NotFound) => Ok(()),
-        Err(error) if is_refused_with(&error, 409) => {
-            Err(error.as_kind(Kind::Busy).during("Nova still uses an attachment that it did not show"))
-        }
-        outcome => outcome,
-    }
-}
-
-/// The health of attachments is judged where volumes are listed.
+/// The nodes that a volume is attached to.
 pub(super) fn attached_nodes(volume: &Volume) -> Vec<NodeId> {
     volume.attached_servers().filter_map(|server| server.parse().ok()).collect()
 }

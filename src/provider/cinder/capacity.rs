@@ -11,6 +11,7 @@ use crate::provider::size::{LARGEST_GIB, room_of};
 use crate::provider::{Capacity, Room};
 use async_trait::async_trait;
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 
 #[async_trait]
 impl Capacity for CinderProvider {
@@ -33,13 +34,23 @@ impl CinderProvider {
             return room_of(0, Some(0));
         }
         let quotas = quotas(call, cloud).await?;
-        let pools = cloud.cinder.pools(call).await?.map(|pools| space_of(&pools));
+        let pools = visible_pools(call, cloud).await?.map(|pools| space_of(&pools));
         let left = quota_left(&quotas, parameters.volume_type.as_deref());
         let per_volume = quotas.get("per_volume_gigabytes").and_then(|quota| u64::try_from(quota.limit).ok());
         let available = left.into_iter().chain(pools.and_then(|space| space.total)).min().unwrap_or(LARGEST_GIB);
         let largest = per_volume.into_iter().chain(pools.and_then(|space| space.largest)).chain([available]).min();
         room_of(available, largest)
     }
+}
+
+/// The pools; none where the credential may not see them, which is asked once.
+async fn visible_pools(call: &Call, cloud: &Cloud) -> Result<Option<Vec<Pool>>> {
+    if cloud.pools_are_hidden.load(Ordering::Relaxed) {
+        return Ok(None);
+    }
+    let pools = cloud.cinder.pools(call).await?;
+    cloud.pools_are_hidden.store(pools.is_none(), Ordering::Relaxed);
+    Ok(pools)
 }
 
 /// The project's quotas; where the project or the right to see them is missing, the plain limits.

@@ -61,11 +61,11 @@ pub(super) fn wrong_state(volume: &Volume) -> Error {
     }
     let remedy = match status {
         VolumeStatus::InUse => format!("it is attached to {}", servers(volume)),
-        VolumeStatus::Reserved => {
-            "something has reserved it without attaching it: see `openstack volume attachment list --os-volume-api-version \
-             3.27 --volume-id`"
-                .to_owned()
-        }
+        VolumeStatus::Reserved => format!(
+            "something has reserved it without attaching it: `openstack --os-volume-api-version 3.27 volume attachment list \
+             --volume-id {}` shows what, and `volume attachment delete` ends it",
+            volume.id
+        ),
         VolumeStatus::Maintenance | VolumeStatus::AwaitingTransfer => "wait until its owner has finished".to_owned(),
         _ => "see `openstack volume message list`; when its cause is gone, an administrator can set the status with \
               `openstack volume set --state`"

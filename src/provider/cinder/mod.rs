@@ -8,9 +8,11 @@ mod backup;
 mod capacity;
 mod expansion;
 mod failure;
+mod leftover;
 mod listing;
 pub mod parameters;
 mod snapshot;
+mod source;
 mod volume;
 
 use crate::call::Call;
@@ -31,6 +33,7 @@ use crate::provider::topology::Zones;
 use crate::provider::{Capacity, Expand, Provider, Snapshots};
 use async_trait::async_trait;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// The oldest Cinder that this provider works with: attachments are objects of their own (Ocata).
 const OLDEST_CINDER: Microversion = cinder::ATTACHMENTS;
@@ -57,6 +60,7 @@ struct Cloud {
     backups: Watch<BackupSource>,
     servers: Watch<ServerSource>,
     doubts: Doubts,
+    pools_are_hidden: AtomicBool,
 }
 
 impl Cloud {
@@ -73,6 +77,7 @@ impl Cloud {
             cinder,
             nova,
             doubts: Doubts::default(),
+            pools_are_hidden: AtomicBool::new(false),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use super::failure::{self, creation_refused, ended_in_error, wrong_state};
 use super::parameters::{RESIZE_REQUIRED_CONTEXT, VolumeParameters};
+use super::source::SourceKind;
 use super::{CinderProvider, Cloud};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
@@ -13,29 +14,13 @@ use crate::model::{AccessKind, Capability, ContentSource, Volume, VolumeId, Volu
 use crate::openstack::cinder::{self, Listing, NewVolume, SeenVolume, VolumeStatus};
 use crate::openstack::client::found;
 use crate::provider::failure::{is_refused_with, is_unclear, says};
-use crate::provider::handle::{SnapshotHandle, SnapshotKind, Uuid, VolumeHandle};
+use crate::provider::handle::{Uuid, VolumeHandle};
 use crate::provider::names::check_name;
 use crate::provider::size::gib;
 use std::time::Duration;
 
 /// The size of a volume for which none was asked.
 const DEFAULT_GIB: u64 = 1;
-
-/// What a new volume is filled with, as Cinder sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Source {
-    kind: SourceKind,
-    id: String,
-    gib: u64,
-    zone: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SourceKind {
-    Snapshot,
-    Backup,
-    Volume,
-}
 
 /// How the wait for a new volume ended.
 enum Made {
@@ -71,9 +56,12 @@ impl CinderProvider {
                     continue;
                 }
                 None => {
+                    if shared {
+                        check_shareable(call, cloud, &parameters).await?;
+                    }
                     let volume = self.make(call, cloud, spec, &parameters).await?;
                     if shared && !volume.multiattach {
-                        // The answer to the POST is the first that tells a user what the type allows.
+                        // Older clouds do not tell users what a type allows before there is a volume of it.
                         self.withdraw(call, cloud, &volume).await?;
                         return Err(not_shareable());
                     }
@@ -250,7 +238,7 @@ impl CinderProvider {
     async fn make_deletable(&self, call: &Call, cloud: &Cloud, volume: &cinder::Volume, refused: Error) -> Result<()> {
         match &volume.status {
             VolumeStatus::Reserved | VolumeStatus::Attaching => {
-                if self.release_stale(call, cloud, volume).await? {
+                if self.release_stale(call, cloud, volume, None).await? {
                     return Ok(());
                 }
                 Err(wrong_state(volume).because(refused))
@@ -308,70 +296,6 @@ impl CinderProvider {
         }
     }
 
-    /// What the volume is to be made of.
-    async fn source(&self, call: &Call, cloud: &Cloud, spec: &VolumeSpec) -> Result<Option<Source>> {
-        match &spec.source {
-            None => Ok(None),
-            Some(ContentSource::Volume(id)) => {
-                let handle =
-                    VolumeHandle::parse(id).ok_or_else(|| Error::not_found(format!("there is no volume {id}")))?;
-                self.same_cloud(cloud, &handle.cloud, id)?;
-                let volume = cloud.cinder.volume(call, handle.id.as_str()).await?;
-                Ok(Some(Source {
-                    kind: SourceKind::Volume,
-                    id: volume.id,
-                    gib: volume.size,
-                    zone: Some(volume.availability_zone),
-                }))
-            }
-            Some(ContentSource::Snapshot(id)) => {
-                let handle =
-                    SnapshotHandle::parse(id).ok_or_else(|| Error::not_found(format!("there is no snapshot {id}")))?;
-                self.same_cloud(cloud, &handle.cloud, id)?;
-                self.snapshot_source(call, cloud, spec, &handle).await.map(Some)
-            }
-        }
-    }
-
-    async fn snapshot_source(
-        &self,
-        call: &Call,
-        cloud: &Cloud,
-        spec: &VolumeSpec,
-        handle: &SnapshotHandle,
-    ) -> Result<Source> {
-        let id = handle.id.as_str();
-        if handle.kind == SnapshotKind::Bare {
-            match cloud.cinder.snapshot(call, id).await {
-                Ok(snapshot) => {
-                    let zone = match &spec.topology {
-                        // Only where the zone could be the wrong one is it worth a call.
-                        Some(requirement) if !self.zones.allowed(Some(requirement)).is_empty() => {
-                            found(cloud.cinder.volume(call, &snapshot.volume_id).await)?
-                                .map(|volume| volume.availability_zone)
-                        }
-                        _ => Some(String::new()),
-                    };
-                    return Ok(Source { kind: SourceKind::Snapshot, id: snapshot.id, gib: snapshot.size, zone });
-                }
-                Err(error) if error.is(Kind::NotFound) && self.names.is_drop_in() => {}
-                Err(error) => return Err(error),
-            }
-        }
-        let backup = cloud.cinder.backup(call, id).await?;
-        Ok(Source { kind: SourceKind::Backup, id: backup.id, gib: backup.size, zone: None })
-    }
-
-    fn same_cloud(&self, cloud: &Cloud, name: &str, id: &impl std::fmt::Display) -> Result<()> {
-        if self.clouds.of_handle(name)?.name == cloud.name {
-            return Ok(());
-        }
-        Err(Error::invalid(format!(
-            "the source {id} is in another cloud than the class ({:?}): data does not travel between clouds",
-            cloud.name
-        )))
-    }
-
     /// Whether the volume that has the name is the one that is asked for.
     async fn check_compatible(
         &self,
@@ -401,36 +325,11 @@ impl CinderProvider {
         }
         // The class may name the type by its id.
         if Uuid::parse(wanted).is_some()
-            && found(cloud.cinder.type_name(call, wanted).await)?.as_deref() == Some(actual)
+            && cloud.cinder.volume_type(call, Some(wanted)).await?.is_some_and(|found| found.name == actual)
         {
             return Ok(());
         }
         Err(conflict(format!("its type is {actual}")))
-    }
-
-    fn is_made_of(&self, source: Option<&ContentSource>, volume: &cinder::Volume) -> bool {
-        let from_backup = volume.metadata.get(self.names.source_key()).map(String::as_str);
-        let (snapshot, origin) = (volume.snapshot_id.as_deref(), volume.source_volid.as_deref());
-        match source {
-            None => snapshot.is_none() && origin.is_none() && from_backup.is_none(),
-            Some(ContentSource::Volume(id)) => {
-                VolumeHandle::parse(id).is_some_and(|handle| origin == Some(handle.id.as_str()))
-            }
-            Some(ContentSource::Snapshot(id)) => SnapshotHandle::parse(id).is_some_and(|handle| {
-                let id = Some(handle.id.as_str());
-                match handle.kind {
-                    SnapshotKind::Backup => from_backup == id,
-                    SnapshotKind::Bare if snapshot == id => true,
-                    // cinder-csi does not write down of which backup a volume was made.
-                    SnapshotKind::Bare => {
-                        self.names.is_drop_in()
-                            && snapshot.is_none()
-                            && origin.is_none()
-                            && (from_backup.is_none() || from_backup == id)
-                    }
-                }
-            }),
-        }
     }
 
     /// A finished volume as the orchestrator should know it.
@@ -470,6 +369,15 @@ pub(super) fn needs_sharing(capability: &Capability) -> Result<bool> {
              volumeMode Block on a multi-attach volume type, or a Manila share",
             capability.mode
         ))),
+    }
+}
+
+/// Refuses a type that is known not to allow several servers.
+async fn check_shareable(call: &Call, cloud: &Cloud, parameters: &VolumeParameters) -> Result<()> {
+    let volume_type = cloud.cinder.volume_type(call, parameters.volume_type.as_deref()).await?;
+    match volume_type.and_then(|found| found.allows_sharing()) {
+        Some(false) => Err(not_shareable()),
+        _ => Ok(()),
     }
 }
 
