@@ -5,9 +5,13 @@
 use clap::CommandFactory;
 use fuxi_csi::cli::Cli;
 use fuxi_csi::config;
+use fuxi_csi::observe::metrics::Metrics;
+use fuxi_csi::openstack::client::{Meter, Usage};
+use fuxi_csi::provider::cinder::parameters;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 fn document(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)).unwrap()
@@ -151,4 +155,46 @@ fn the_example_of_cloud_conf_is_understood() {
             assert!(known.contains(&entry.key.as_str()), "{}", entry.key);
         }
     }
+}
+
+#[test]
+fn every_parameter_is_documented_and_every_documented_parameter_is_known() {
+    let text = document("parameters.md");
+    for (heading, known) in
+        [("## StorageClass", parameters::OF_VOLUMES), ("## VolumeSnapshotClass", parameters::OF_SNAPSHOTS)]
+    {
+        assert_eq!(first_column(chapter(&text, heading)), BTreeSet::from(known), "{heading}");
+    }
+}
+
+#[test]
+fn every_metric_is_documented_and_every_documented_metric_is_told() {
+    let text = document("metrics.md");
+    let documented = first_column(chapter(&text, "## Metrics"));
+    let documented: BTreeSet<&str> = documented.into_iter().filter(|name| !name.ends_with('*')).collect();
+    let metrics = Metrics::new("cinder.fuxi.openstack.org", "controller");
+    // A figure with labels is told from its first use on.
+    metrics.rpc_begins("CreateVolume");
+    metrics.rpc_ends("CreateVolume", "OK", Duration::ZERO);
+    metrics.request(&Usage {
+        service: "cinder",
+        method: "GET",
+        template: "/volumes",
+        status: 200,
+        took: Duration::ZERO,
+    });
+    metrics.retry("cinder");
+    metrics.login(true);
+    let text = metrics.text().unwrap();
+    let told: BTreeSet<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .filter(|(name, _)| !name.starts_with("process_"))
+        .map(|(name, kind)| match kind {
+            "counter" => format!("{name}_total"),
+            "info" => format!("{name}_info"),
+            _ => name.to_owned(),
+        })
+        .collect();
+    assert_eq!(documented, told.iter().map(String::as_str).collect());
 }

@@ -453,8 +453,8 @@ func (r *Rig) reattach(p *Report, n int) error {
 
 // idle: nothing but a Probe every 10 s.
 func (r *Rig) idle(p *Report, d time.Duration) {
+	r.settle()
 	before, cpu := r.proxy.Counts(), r.driver.CPU()
-	p.set("process.rss_idle_mib", r.driver.RSS())
 	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(min(10*time.Second, time.Until(end))) {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		_ = r.op(p.get("idle.Probe"), false, func(context.Context) error {
@@ -466,5 +466,18 @@ func (r *Rig) idle(p *Report, d time.Duration) {
 	p.set("idle.seconds", d.Seconds())
 	p.set("idle.api_calls", float64(r.proxy.Counts().minus(before).total()))
 	p.set("idle.cpu_s", r.driver.CPU()-cpu)
+	p.set("process.rss_idle_mib", r.driver.RSS())
 	p.flush()
+}
+
+// settle waits until the driver has done what it does at its start: no API call
+// for two seconds, after the first one if there is one at all within five.
+func (r *Rig) settle() {
+	const quiet, first = 2 * time.Second, 5 * time.Second
+	began, last, since := time.Now(), r.proxy.Counts().total(), time.Now()
+	for ; time.Since(since) < quiet || last == 0 && time.Since(began) < first; time.Sleep(50 * time.Millisecond) {
+		if now := r.proxy.Counts().total(); now != last {
+			last, since = now, time.Now()
+		}
+	}
 }

@@ -19,6 +19,11 @@ pub const FORCE_CREATE: &str = "force-create";
 /// How long a backup may take; nothing waits for it here, so it is only checked.
 pub const BACKUP_MAX_DURATION: &str = "backup-max-duration-seconds-per-gb";
 
+/// All that a StorageClass may say.
+pub const OF_VOLUMES: [&str; 4] = [TYPE, AVAILABILITY, MKFS_OPTIONS, FSTYPE];
+/// All that a VolumeSnapshotClass may say.
+pub const OF_SNAPSHOTS: [&str; 4] = [TYPE, AVAILABILITY, FORCE_CREATE, BACKUP_MAX_DURATION];
+
 /// The word of the `volume_context` key under which the node finds the options for `mkfs`.
 pub const MKFS_OPTIONS_CONTEXT: &str = "mkfs-options";
 /// The word of the `volume_context` key by which cinder-csi's node side knows that a file system must be grown.
@@ -41,7 +46,7 @@ impl VolumeParameters {
     /// # Errors
     /// `InvalidArgument`: one is unknown.
     pub fn parse(names: &Names, parameters: &StringMap) -> Result<Self> {
-        refuse_unknown(names, parameters, &[TYPE, AVAILABILITY, MKFS_OPTIONS, FSTYPE])?;
+        refuse_unknown(names, parameters, &OF_VOLUMES)?;
         let mut context = StringMap::new();
         if let Some(options) = value_of(parameters, MKFS_OPTIONS) {
             context.insert(names.key(MKFS_OPTIONS_CONTEXT), options);
@@ -77,7 +82,7 @@ impl SnapshotParameters {
     /// # Errors
     /// `InvalidArgument`: one is unknown, or has a value that it cannot have.
     pub fn parse(names: &Names, parameters: &StringMap) -> Result<Self> {
-        refuse_unknown(names, parameters, &[TYPE, AVAILABILITY, FORCE_CREATE, BACKUP_MAX_DURATION])?;
+        refuse_unknown(names, parameters, &OF_SNAPSHOTS)?;
         let snapshot_type = match value_of(parameters, TYPE).as_deref() {
             None | Some("snapshot") => SnapshotType::Snapshot,
             Some("backup") => SnapshotType::Backup,
