@@ -443,9 +443,17 @@ pub struct Connection {
     pub data: serde_json::Value,
     /// How large the volume is, where the controller knows it: the node proves it before use.
     pub size: Option<Bytes>,
+    /// Whether it was published for reading only.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub read_only: bool,
     /// Secrets for the connector, encrypted to the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde wants it")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// The keys of a `publish_context`.
@@ -453,6 +461,7 @@ mod context_key {
     pub(super) const KIND: &str = "kind";
     pub(super) const DATA: &str = "data";
     pub(super) const SIZE: &str = "size";
+    pub(super) const READ_ONLY: &str = "readOnly";
     pub(super) const SEALED: &str = "sealed";
 }
 
@@ -471,6 +480,9 @@ impl Connection {
         ]);
         if let Some(size) = self.size {
             context.insert(context_key::SIZE.to_owned(), size.get().to_string());
+        }
+        if self.read_only {
+            context.insert(context_key::READ_ONLY.to_owned(), self.read_only.to_string());
         }
         if let Some(sealed) = &self.sealed {
             context.insert(context_key::SEALED.to_owned(), sealed.clone());
@@ -501,10 +513,16 @@ impl Connection {
             .map(|text| text.parse().map(Bytes::new))
             .transpose()
             .map_err(|error| Error::invalid("publish_context: size is not a number of bytes").because(error))?;
+        let read_only = match context.get(context_key::READ_ONLY).map(String::as_str) {
+            None => false,
+            Some("true") => true,
+            Some(other) => return Err(Error::invalid(format!("publish_context: readOnly is {other:?}"))),
+        };
         Ok(Self {
             kind: context.get(context_key::KIND).cloned().unwrap_or_else(|| KIND_NOVA.to_owned()),
             data,
             size,
+            read_only,
             sealed: context.get(context_key::SEALED).cloned(),
         })
     }
@@ -553,6 +571,7 @@ mod tests {
             kind: "iscsi".to_owned(),
             data: serde_json::json!({"target_lun": 1}),
             size: Some(Bytes::new(5)),
+            read_only: true,
             sealed: None,
         };
         let context = connection.to_context().unwrap();
@@ -567,8 +586,8 @@ mod tests {
 
     #[test]
     fn a_context_too_large_is_refused_not_cut() {
-        let connection =
-            Connection { kind: "x".to_owned(), data: serde_json::json!("y".repeat(5000)), size: None, sealed: None };
+        let data = serde_json::json!("y".repeat(5000));
+        let connection = Connection { kind: "x".to_owned(), data, size: None, read_only: false, sealed: None };
         assert!(connection.to_context().is_err());
     }
 }

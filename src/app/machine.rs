@@ -13,6 +13,7 @@ use crate::node::identity::config_drive::ConfigDrive;
 use crate::node::identity::instance::{CloudInit, Dmi};
 use crate::node::identity::metadata_service::{self, MetadataService};
 use crate::node::identity::{Identity, IdentityOptions, Source};
+use crate::node::keychain::Keychain;
 use crate::node::mount::Mounter;
 use crate::node::mount::system::SystemMounter;
 use crate::node::{Node, NodeParts};
@@ -53,6 +54,7 @@ pub(super) async fn node(driver: &DriverName, options: &NodeOptions, files: Vec<
         exec,
         mounter,
         identity,
+        keychain: Keychain::none(),
         host,
         plugin_dir,
     })

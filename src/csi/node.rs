@@ -252,6 +252,7 @@ mod tests {
     use crate::node::device::Host;
     use crate::node::filesystem::Filesystems;
     use crate::node::identity::{Identity, IdentityOptions};
+    use crate::node::keychain::Keychain;
     use crate::node::mount::memory::MemoryMounter;
     use crate::node::{Node, NodeParts};
     use crate::provider::memory::MemoryProvider;
@@ -269,6 +270,7 @@ mod tests {
             connectors: Connectors::new(),
             filesystems: Filesystems::default(),
             identity: Identity::new(IdentityOptions::default(), Vec::new()),
+            keychain: Keychain::none(),
             host: Host::below("/nowhere"),
             plugin_dir: "/nowhere".into(),
             default_fstype: "ext4".to_owned(),

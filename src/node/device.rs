@@ -67,6 +67,10 @@ pub struct Device {
     /// Whether the kernel refuses writes.
     #[serde(default)]
     pub read_only: bool,
+    /// The identity that the storage gave it and that stays with it wherever it shows up: the WWID of a SCSI disk or of
+    /// its map, the UUID or NGUID of an NVMe namespace. A connector that knows it writes it here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wwid: Option<String>,
 }
 
 impl Device {
@@ -142,6 +146,7 @@ impl Host {
             size: Bytes::new(sectors.checked_mul(SYSFS_SECTOR).ok_or_else(|| strange("size"))?),
             sequence: attribute(&directory.join("diskseq"))?.and_then(|text| text.parse().ok()),
             read_only: attribute(&directory.join("ro"))?.is_some_and(|text| text == "1"),
+            wwid: None,
         }))
     }
 

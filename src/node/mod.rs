@@ -15,6 +15,7 @@ pub mod expand;
 pub mod filesystem;
 pub mod health;
 pub mod identity;
+pub mod keychain;
 pub mod mount;
 pub mod publish;
 pub mod record;
@@ -28,12 +29,14 @@ use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::exec::Exec;
 use crate::model::{
-    Bytes, Capability, Connection, Health, KIND_NOVA, NodeId, Secrets, SizeRange, StringMap, Topology, VolumeId,
+    AccessMode, Bytes, Capability, Connection, Health, KIND_NOVA, NodeId, Secrets, SizeRange, StringMap, Topology,
+    VolumeId,
 };
 use connector::{Connector, Connectors, Link};
 use device::{Device, DeviceNumber, Host};
 use filesystem::Filesystems;
 use identity::Identity;
+use keychain::Keychain;
 use mount::Mounter;
 use mount::table::MountTable;
 use record::{Record, Records};
@@ -118,6 +121,8 @@ pub struct NodeParts {
     pub filesystems: Filesystems,
     /// Knows which machine this is.
     pub identity: Identity,
+    /// Opens what the controller sealed to this node.
+    pub keychain: Keychain,
     /// Where the kernel's files are.
     pub host: Host,
     /// The driver's own directory on the host, for its records.
@@ -238,12 +243,25 @@ impl Node {
                 kind: KIND_NOVA.to_owned(),
                 data: serde_json::Value::Object(serde_json::Map::new()),
                 size: None,
+                read_only: false,
                 sealed: None,
             },
             |record| record.connection.clone(),
         );
         let connector = self.parts.connectors.get(&connection.kind)?;
-        Ok((connector, Link { volume: volume.clone(), connection, secrets: Secrets::new() }))
+        // What is connected already can mostly do without them, and must come off again in any case.
+        let secrets = self.parts.keychain.open(volume, &connection).unwrap_or_else(|error| {
+            tracing::warn!(%volume, %error, "its secrets cannot be opened");
+            Secrets::new()
+        });
+        let link = Link {
+            volume: volume.clone(),
+            connection,
+            secrets,
+            mode: record.map_or(AccessMode::SingleNodeWriter, |record| record.mode),
+            device: record.and_then(|record| record.device.clone()),
+        };
+        Ok((connector, link))
     }
 
     /// Where this device's node itself is mounted, as raw block volumes are published.

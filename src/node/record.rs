@@ -237,6 +237,7 @@ mod tests {
             kind: "nova".to_owned(),
             data: serde_json::json!({"serial": volume}),
             size: Some(Bytes::new(Bytes::GIB)),
+            read_only: false,
             sealed: None,
         };
         let kind = AccessKind::Mount { fstype: Some("xfs".to_owned()), options: vec![], group: None };

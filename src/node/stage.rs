@@ -15,7 +15,7 @@ use super::{Node, StageRequest, blocking};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::exec::Command;
-use crate::model::{AccessKind, Secrets, VolumeId};
+use crate::model::{AccessKind, VolumeId};
 use nix::errno::Errno;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -76,6 +76,8 @@ impl<'a> Staging<'a> {
     /// Looks at the request and the record, and finds everything that is wrong before anything is done.
     async fn plan(node: &'a Node, call: &'a Call, request: &StageRequest) -> Result<Self> {
         let connector = node.parts.connectors.get(&request.connection.kind)?.clone();
+        let mut secrets = request.secrets.clone();
+        secrets.extend(node.parts.keychain.open(&request.volume, &request.connection)?);
         let mounting = match &request.capability.kind {
             AccessKind::Block => None,
             AccessKind::Mount { fstype, options, .. } => {
@@ -105,18 +107,21 @@ impl<'a> Staging<'a> {
             record.staged = earlier.staged;
             record.device = earlier.device;
         }
+        let link = Link {
+            volume: request.volume.clone(),
+            connection: request.connection.clone(),
+            secrets,
+            mode: request.capability.mode,
+            device: record.device.clone(),
+        };
         Ok(Self {
             node,
             call,
             connector,
-            link: Link {
-                volume: request.volume.clone(),
-                connection: request.connection.clone(),
-                secrets: request.secrets.clone(),
-            },
+            read_only: link.is_read_only(),
+            link,
             path,
             mounting,
-            read_only: request.capability.mode.is_read_only(),
             record,
             was_staged,
             mount_pending: false,
@@ -180,7 +185,7 @@ impl<'a> Staging<'a> {
                     // What was begun on another disk, or before this one was away, gives no right to overwrite.
                     self.record.formatting = None;
                 }
-                self.record.device = Some(device.clone());
+                self.remember(&device).await?;
                 match self.mounting.take() {
                     Some(mounting) => self.mount_device(&mounting, &device).await?,
                     None => tracing::debug!(device = %device.path.display(), "raw block: nothing to mount"),
@@ -193,6 +198,16 @@ impl<'a> Staging<'a> {
             },
         }
         self.finish().await
+    }
+
+    /// Notes which device was proven to be the volume. Where it has an identity of its own, that is what tells the volume
+    /// from another one that takes its place, so it has to survive a crash from now on.
+    async fn remember(&mut self, device: &Device) -> Result<()> {
+        let is_news =
+            device.wwid.is_some() && self.record.device.as_ref().map(|known| &known.wwid) != Some(&device.wwid);
+        self.record.device = Some(device.clone());
+        self.link.device = Some(device.clone());
+        if is_news { self.node.records.save(self.call, &self.record).await } else { Ok(()) }
     }
 
     async fn finish(&mut self) -> Result<()> {
@@ -540,9 +555,8 @@ pub async fn unstage(node: &Node, call: &Call, volume: &VolumeId, staging_path: 
     if let Some(device) = &record.device {
         refuse_if_mounted(node, call, volume, device).await?;
     }
-    let connector = node.parts.connectors.get(&record.connection.kind)?;
-    let link = Link { volume: volume.clone(), connection: record.connection.clone(), secrets: Secrets::new() };
-    if record.mode.is_read_only()
+    let (connector, link) = node.link(volume, Some(&record))?;
+    if link.is_read_only()
         && let Some(Source::Block(device)) = connector.locate(call, &link).await?
         && device.read_only
     {

@@ -328,6 +328,7 @@ impl Provider for MemoryProvider {
             kind: KIND_MEMORY.to_owned(),
             data: serde_json::json!({}),
             size: Some(stored.volume.size),
+            read_only: false,
             sealed: None,
         })
     }

@@ -13,6 +13,7 @@ use fuxi_csi::node::connector::virtual_disk::VirtualDisk;
 use fuxi_csi::node::device::Host;
 use fuxi_csi::node::filesystem::Filesystems;
 use fuxi_csi::node::identity::{Identity, IdentityOptions};
+use fuxi_csi::node::keychain::Keychain;
 use fuxi_csi::node::mount::system::SystemMounter;
 use fuxi_csi::node::mount::table::{MountEntry, MountTable};
 use fuxi_csi::node::{Node, NodeParts, PublishRequest, StageRequest};
@@ -136,6 +137,7 @@ impl Machine {
                 kind: KIND_NOVA.to_owned(),
                 data: serde_json::json!({"serial": disk.id.as_str()}),
                 size: Some(Bytes::new(disk.size)),
+                read_only: false,
                 sealed: None,
             },
             staging_path: self.staging_path(disk),
@@ -224,6 +226,7 @@ fn node_in(folder: &Path) -> Node {
         connectors: Connectors::new().with(Arc::new(disks)),
         filesystems: Filesystems::default(),
         identity: Identity::new(IdentityOptions::default(), Vec::new()),
+        keychain: Keychain::none(),
         host,
         plugin_dir: folder.join("plugin"),
         default_fstype: "ext4".to_owned(),

@@ -8,7 +8,7 @@ pub mod virtual_disk;
 
 use crate::call::Call;
 use crate::error::{Error, Result};
-use crate::model::{Bytes, Connection, Secrets, StringMap, VolumeId};
+use crate::model::{AccessMode, Bytes, Connection, Secrets, VolumeId};
 use crate::node::device::Device;
 use async_trait::async_trait;
 use std::collections::BTreeMap;
@@ -22,8 +22,28 @@ pub struct Link {
     pub volume: VolumeId,
     /// What the controller said about the way. Data from OpenStack: to be checked like any stranger's.
     pub connection: Connection,
-    /// Secrets of the class; only while staging.
+    /// What the controller sealed to this node, opened (by the names that Cinder's `connection_info` has, such as
+    /// `auth_password`), and while staging also the secrets of the class.
     pub secrets: Secrets,
+    /// Who will use it.
+    pub mode: AccessMode,
+    /// The device that it was proven to be the last time; none before that. Its [`Device::wwid`] is what tells the volume
+    /// from another one that got its place (the same target and LUN, say) meanwhile.
+    pub device: Option<Device>,
+}
+
+impl Link {
+    /// Whether nothing on this node may write to it.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.connection.read_only || self.mode.is_read_only()
+    }
+
+    /// Whether other nodes may have it at the same time. If not, a connector that can makes the storage keep them off.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.mode.is_multi_node()
+    }
 }
 
 /// What a connection leads to.
@@ -51,14 +71,6 @@ pub struct Share {
 pub trait Connector: fmt::Debug + Send + Sync {
     /// The kinds of [`Connection`] that it serves.
     fn kinds(&self) -> &[&str];
-
-    /// What a storage service needs to know of this machine to make such a connection.
-    ///
-    /// # Errors
-    /// `WrongState`: the machine lacks something that it needs.
-    async fn facts(&self, _call: &Call) -> Result<StringMap> {
-        Ok(StringMap::new())
-    }
 
     /// Connects, waits until the volume is there and proves that it is the volume: by identity, and by size where the
     /// connection tells it. A larger device is fine (the volume grew since), a smaller one is not.

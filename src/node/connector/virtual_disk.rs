@@ -315,7 +315,7 @@ mod tests {
     use super::{SHORT_SERIAL, VirtualDisk};
     use crate::call::Call;
     use crate::error::{Error, Kind, Result};
-    use crate::model::{Bytes, Connection, KIND_NOVA, Secrets};
+    use crate::model::{AccessMode, Bytes, Connection, KIND_NOVA, Secrets};
     use crate::node::connector::{Connector, Link, Source};
     use crate::node::device::{Device, Host, fake};
     use std::fs;
@@ -334,9 +334,12 @@ mod tests {
                 kind: KIND_NOVA.to_owned(),
                 data: serde_json::json!({}),
                 size: Some(Bytes::new(GIB)),
+                read_only: false,
                 sealed: None,
             },
             secrets: Secrets::new(),
+            mode: AccessMode::SingleNodeWriter,
+            device: None,
         }
     }
 

@@ -189,6 +189,7 @@ mod tests {
                 size: Bytes::new(self.size),
                 sequence: None,
                 read_only: false,
+                wwid: None,
             };
             let call = Call::lasting(Duration::from_secs(20));
             probe(&Tools { exec: &self.exec, call: &call }, &device).await.unwrap()

@@ -9,6 +9,7 @@ use crate::node::connector::{Connector, Connectors, Link, Source};
 use crate::node::device::{Device, DeviceNumber, Host, fake};
 use crate::node::filesystem::Filesystems;
 use crate::node::identity::{Identity, IdentityOptions};
+use crate::node::keychain::Keychain;
 use crate::node::mount::memory::MemoryMounter;
 use crate::node::mount::table::{MountEntry, MountTable};
 use crate::node::mount::{Mount, Mounter, Pulse, Unmount};
@@ -259,6 +260,7 @@ impl World {
                 kind: "fake".to_owned(),
                 data: serde_json::json!({}),
                 size: Some(Bytes::new(SIZE)),
+                read_only: false,
                 sealed: None,
             },
             staging_path: self.staging_path(),
@@ -347,6 +349,7 @@ fn node(
         connectors: Connectors::new().with(connector.clone()),
         filesystems: Filesystems::default(),
         identity: Identity::new(IdentityOptions::default(), Vec::new()),
+        keychain: Keychain::none(),
         host: Host::below(root),
         plugin_dir: root.join("plugin"),
         default_fstype: "ext4".to_owned(),

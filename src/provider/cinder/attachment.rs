@@ -252,6 +252,7 @@ fn connection(volume: &str, size: Bytes) -> Connection {
         kind: KIND_NOVA.to_owned(),
         data: serde_json::json!({"serial": volume}),
         size: Some(size),
+        read_only: false,
         sealed: None,
     }
 }
