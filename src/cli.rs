@@ -17,6 +17,7 @@ pub use trial::Try;
 use crate::config::{MetadataSource, duration};
 use crate::model::NodeId;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -395,6 +396,12 @@ pub struct NodeOptions {
     /// Has no effect where --attach-limit or cloud.conf say the limit.
     #[arg(long, value_name = "N", env = "FUXI_CSI_RESERVED_ATTACHMENTS")]
     pub reserved_attachments: Option<u32>,
+
+    /// The address from which this machine mounts shares [default: that of the default route]
+    ///
+    /// For --provider manila: the access rules of NFS shares are for it.
+    #[arg(long, value_name = "ADDRESS", env = "FUXI_CSI_SHARE_ADDRESS")]
+    pub share_address: Option<IpAddr>,
 
     /// Where the node keeps its records [default: /var/lib/kubelet/plugins/<DRIVER-NAME>]
     #[arg(long = "plugin-dir", value_name = "DIRECTORY", env = "FUXI_CSI_PLUGIN_DIR")]

@@ -432,6 +432,12 @@ pub struct Page<T> {
 /// Connections of this kind are disks that a hypervisor attaches to the node's own virtual machine.
 pub const KIND_NOVA: &str = "nova";
 
+/// Connections of this kind are shares that are mounted by NFS.
+pub const KIND_NFS: &str = "nfs";
+
+/// Connections of this kind are shares that are mounted by CephFS.
+pub const KIND_CEPHFS: &str = "cephfs";
+
 /// How a node gets at a published volume: what the controller puts into the `publish_context`.
 ///
 /// Unsealed data may be read by many, so it holds no secret. Secrets travel in `sealed`, encrypted to the node's key.

@@ -4,8 +4,11 @@ use crate::cli::{DriverName, NodeOptions, TopologySegment};
 use crate::config::{MetadataSource, NodeConfig, Source as ConfigSource};
 use crate::error::{Error, Result};
 use crate::exec::{Exec, SystemExec};
+use crate::initiator::Initiator;
+use crate::model::NodeId;
 use crate::model::zone_key;
 use crate::node::connector::Connectors;
+use crate::node::connector::share::FileServer;
 use crate::node::connector::virtual_disk::VirtualDisk;
 use crate::node::device::Host;
 use crate::node::filesystem::Filesystems;
@@ -17,15 +20,64 @@ use crate::node::keychain::Keychain;
 use crate::node::mount::Mounter;
 use crate::node::mount::system::SystemMounter;
 use crate::node::{Node, NodeParts};
+use nix::unistd::gethostname;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use url::Url;
+
+/// How volumes come to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// As disks of the Nova server that it is.
+    Server,
+    /// As shares that it mounts.
+    Shares,
+}
+
+/// What a node that mounts shares is to the controller: its address, its name, and the key to which Ceph keys are sealed.
+async fn share_client(address: Option<IpAddr>, plugin_dir: PathBuf) -> Result<(Keychain, NodeId)> {
+    let load = move || {
+        let host = gethostname()
+            .map_err(|error| Error::internal("ask for this machine's name").because(std::io::Error::from(error)))?
+            .to_string_lossy()
+            .into_owned();
+        let keychain = Keychain::load(&plugin_dir, &host)?;
+        let public_key = keychain.public().ok_or_else(|| Error::internal("a keychain without a key"))?;
+        let client = Initiator {
+            public_key,
+            host,
+            ip: address.or_else(default_address),
+            iqn: None,
+            nqn: None,
+            nvme_host_id: None,
+            wwpns: Vec::new(),
+            wwnns: Vec::new(),
+            multipath: false,
+            system_uuid: None,
+        };
+        Ok((keychain, client.pack()?))
+    };
+    tokio::task::spawn_blocking(load).await.map_err(|error| Error::internal("read the node's keys").because(error))?
+}
+
+/// The address that this machine has towards the rest of the world. Nothing is sent to find it out.
+fn default_address() -> Option<IpAddr> {
+    let towards = |any: IpAddr, there: IpAddr| {
+        let socket = UdpSocket::bind((any, 0)).ok()?;
+        // Addresses for documentation: no route but the default one leads there.
+        socket.connect((there, 2049)).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    towards(Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into())
+        .or_else(|| towards(Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()))
+}
 
 /// Makes the node that the options describe. `files` are those of `--cloud-config`, of which a node needs no credential.
 ///
 /// # Errors
 /// `InvalidArgument`: options or files that make no sense.
-pub(super) async fn node(driver: &DriverName, options: &NodeOptions, files: Vec<PathBuf>) -> Result<Node> {
+pub(super) async fn node(driver: &DriverName, options: &NodeOptions, files: Vec<PathBuf>, way: Way) -> Result<Node> {
     let config = tokio::task::spawn_blocking(move || ConfigSource::new(files, Vec::new()).load_for_node())
         .await
         .map_err(|error| Error::internal("read the configuration").because(error))??;
@@ -36,9 +88,17 @@ pub(super) async fn node(driver: &DriverName, options: &NodeOptions, files: Vec<
     let exec: Arc<dyn Exec> = Arc::new(SystemExec::default());
     let mounter: Arc<dyn Mounter> = Arc::new(SystemMounter::default());
     let plugin_dir = options.plugin_dir(driver);
+    let (keychain, client) = match way {
+        Way::Server => (Keychain::none(), None),
+        Way::Shares => {
+            let (keychain, client) = share_client(options.share_address, plugin_dir.clone()).await?;
+            (keychain, Some(client))
+        }
+    };
     let identity = Identity::new(
         IdentityOptions {
             id: options.node_id.clone(),
+            host: client,
             zone: options.zone.as_ref().map(|zone| zone.as_str().to_owned()),
             limit: options.attach_limit.or(config.block_storage.node_volume_attach_limit),
             reserved: options.reserved_attachments,
@@ -48,13 +108,16 @@ pub(super) async fn node(driver: &DriverName, options: &NodeOptions, files: Vec<
         sources(options, &config, &host, &exec, &mounter, &plugin_dir)?,
     );
     Node::new(NodeParts {
-        connectors: Connectors::new().with(Arc::new(VirtualDisk::new(host.clone()))),
+        connectors: match way {
+            Way::Server => Connectors::new().with(Arc::new(VirtualDisk::new(host.clone()))),
+            Way::Shares => Connectors::new().with(Arc::new(FileServer::new())),
+        },
         filesystems: Filesystems::default(),
         default_fstype: options.default_fstype.clone(),
         exec,
         mounter,
         identity,
-        keychain: Keychain::none(),
+        keychain,
         host,
         plugin_dir,
     })

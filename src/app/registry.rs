@@ -7,6 +7,7 @@ use crate::openstack::client::{Client, ServiceKind};
 use crate::openstack::session::Session;
 use crate::provider::Provider;
 use crate::provider::cinder::{self, CinderProvider};
+use crate::provider::manila::{self, ManilaProvider};
 use crate::provider::memory::{MemoryProvider, MemorySettings};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -60,7 +61,10 @@ impl Registry {
     /// What this crate brings along.
     #[must_use]
     pub fn standard() -> Self {
-        Self::default().with_provider("cinder", cinder()).with_provider("memory", memory())
+        Self::default()
+            .with_provider("cinder", cinder())
+            .with_provider("manila", manila())
+            .with_provider("memory", memory())
     }
 
     /// Adds a provider, or replaces the one of this name.
@@ -109,6 +113,7 @@ fn cinder() -> ProviderEntry {
             clone: true,
             block: true,
             read_only_publish: false,
+            published_nodes: true,
         },
         services: &[ServiceKind::BlockStorage, ServiceKind::Compute],
         make: Box::new(|setup| {
@@ -122,6 +127,30 @@ fn cinder() -> ProviderEntry {
                 (name.clone(), client(ServiceKind::BlockStorage), client(ServiceKind::Compute))
             });
             Ok(Arc::new(CinderProvider::new(&settings, clients)?))
+        }),
+    }
+}
+
+/// Manila shares, opened to nodes by access rules.
+fn manila() -> ProviderEntry {
+    ProviderEntry {
+        abilities: Abilities {
+            expand: true,
+            snapshots: true,
+            snapshot_topology: false,
+            capacity: true,
+            clone: false,
+            block: false,
+            read_only_publish: true,
+            published_nodes: false,
+        },
+        services: &[ServiceKind::SharedFileSystem],
+        make: Box::new(|setup| {
+            let settings = manila::Settings { driver: setup.driver.clone(), cluster: setup.cluster.clone() };
+            let clients = setup.clouds.iter().map(|(name, session)| {
+                (name.clone(), Client::new(session.clone(), ServiceKind::SharedFileSystem, setup.most_requests))
+            });
+            Ok(Arc::new(ManilaProvider::new(&settings, clients)?))
         }),
     }
 }

@@ -1,7 +1,7 @@
 //! `fuxi-csi controller`, `node` and `all`: from options to a server, and to its end.
 
 use super::connect::Needs;
-use super::machine;
+use super::machine::{self, Way};
 use super::registry::{ProviderEntry, ProviderSetup, Registry};
 use super::reload::{Configuration, ReloadingCloud};
 use super::signals::Signals;
@@ -70,12 +70,13 @@ pub(super) async fn serve(plan: Plan<'_>, registry: Registry) -> Result<()> {
     let operations = Operations::default();
     let entry = registry.provider(plan.driver.provider.as_str())?;
 
+    let way = if entry.abilities.block { Way::Server } else { Way::Shares };
     let controller = match plan.cloud {
         Some(cloud) => Some(Controller::assemble(&plan, cloud, entry, &metrics).await?),
         None => None,
     };
     let node = match plan.node {
-        Some(options) => Some(Arc::new(machine::node(&driver, options, plan.files.cloud_config.clone()).await?)),
+        Some(options) => Some(Arc::new(machine::node(&driver, options, plan.files.cloud_config.clone(), way).await?)),
         None => None,
     };
     let services = Services {

@@ -134,6 +134,11 @@ pub trait Provider: Send + Sync + 'static {
         false
     }
 
+    /// Whether the list of all volumes says where each is published.
+    fn lists_published_nodes(&self) -> bool {
+        true
+    }
+
     /// Whether raw block volumes exist here; shares have none.
     fn has_block_volumes(&self) -> bool {
         true

@@ -4,12 +4,14 @@
 //! record are not its business. What it knows it gets in a [`Link`]: after a restart the record brings the same link back,
 //! so a connector keeps no state of its own.
 
+pub mod share;
 pub mod virtual_disk;
 
 use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::model::{AccessMode, Bytes, Connection, Secrets, VolumeId};
 use crate::node::device::Device;
+use crate::node::mount::SecretOption;
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -64,6 +66,10 @@ pub struct Share {
     pub fstype: String,
     /// Options that the connection needs.
     pub options: Vec<String>,
+    /// One more, that nobody may see.
+    pub secret: Option<SecretOption>,
+    /// A program that mounts it better than mount(2) does, where it is installed.
+    pub helper: Option<&'static str>,
 }
 
 /// One kind of connection. Every method may be repeated after a crash at any point.

@@ -141,6 +141,10 @@ struct SteppedExec(ScriptedExec, Arc<Steps>);
 
 #[async_trait]
 impl Exec for SteppedExec {
+    fn finds(&self, program: &str) -> bool {
+        self.0.finds(program)
+    }
+
     async fn run(&self, call: &Call, command: Command) -> Result<Output> {
         let name = command.program().to_owned();
         self.1.pass(format!("before {name}")).await?;
