@@ -350,7 +350,9 @@ fn node(
     Node::new(NodeParts {
         exec: Arc::new(SteppedExec(exec.clone(), steps.clone())),
         mounter: Arc::new(SteppedMounter(mounter.clone(), steps.clone())),
-        connectors: Connectors::new().with(Arc::new(crate::node::connector::share::FileServer::new())).with(connector.clone()),
+        connectors: Connectors::new()
+            .with(Arc::new(crate::node::connector::share::FileServer::new()))
+            .with(connector.clone()),
         filesystems: Filesystems::default(),
         identity: Identity::new(IdentityOptions::default(), Vec::new()),
         keychain: Keychain::none(),

@@ -76,11 +76,9 @@ pub(super) fn answer(cloud: &mut Cloud, asked: &Asked) -> Answer {
         ("GET", ["shares", "detail"]) => {
             listed(asked, "shares", manila.shares.iter().map(|share| (share, share_view(share))))
         }
-        ("GET", ["snapshots", "detail"]) => listed(
-            asked,
-            "snapshots",
-            manila.snapshots.iter().map(|snapshot| (snapshot, snapshot_view(snapshot))),
-        ),
+        ("GET", ["snapshots", "detail"]) => {
+            listed(asked, "snapshots", manila.snapshots.iter().map(|snapshot| (snapshot, snapshot_view(snapshot))))
+        }
         ("POST", ["shares"]) => create_share(manila, now, &asked.body["share"]),
         ("POST", ["snapshots"]) => create_snapshot(manila, now, &asked.body["snapshot"]),
         ("GET", ["shares", id]) => match manila.shares.iter().find(|share| share.id == *id) {
@@ -98,10 +96,11 @@ pub(super) fn answer(cloud: &mut Cloud, asked: &Asked) -> Answer {
             delete(&mut manila.shares, "Share", id)
         }
         ("DELETE", ["snapshots", id]) => delete(&mut manila.snapshots, "Snapshot", id),
-        ("GET", ["shares", id, "export_locations"]) => {
-            Answer::json(200, json!({"export_locations": [{"id": "e", "path": format!("127.0.0.1:/shares/{id}"),
-                "preferred": true, "is_admin_only": false}]}))
-        }
+        ("GET", ["shares", id, "export_locations"]) => Answer::json(
+            200,
+            json!({"export_locations": [{"id": "e", "path": format!("127.0.0.1:/shares/{id}"),
+                "preferred": true, "is_admin_only": false}]}),
+        ),
         ("GET", ["share-access-rules"]) => {
             let share = asked.query("share_id").unwrap_or_default();
             if !manila.shares.iter().any(|one| one.id == share) {
@@ -200,7 +199,9 @@ fn act(manila: &mut Manila, id: &str, body: &Value) -> Answer {
     if let Some(extend) = body.get("extend") {
         let size = extend["new_size"].as_u64().unwrap_or(0);
         if size <= share.size {
-            return Answer::bad_request("Invalid input received: New size for extend must be greater than current size.");
+            return Answer::bad_request(
+                "Invalid input received: New size for extend must be greater than current size.",
+            );
         }
         share.size = size;
         share.status = "extending".to_owned();
