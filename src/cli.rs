@@ -453,6 +453,12 @@ pub struct NodeOptions {
     #[arg(long, value_name = "N", env = "FUXI_CSI_RESERVED_ATTACHMENTS")]
     pub reserved_attachments: Option<u32>,
 
+    /// The address from which this machine mounts shares [default: that of the default route]
+    ///
+    /// For --provider manila: the access rules of NFS shares are for it.
+    #[arg(long, value_name = "ADDRESS", env = "FUXI_CSI_SHARE_ADDRESS")]
+    pub share_address: Option<IpAddr>,
+
     /// Where the node keeps its records.
     #[command(flatten)]
     pub place: PlaceOptions,

@@ -184,6 +184,9 @@ pub trait Exec: fmt::Debug + Send + Sync {
     /// `WrongState`: there is no such program here. `Deadline`: its time limit, or the call, was over first.
     /// `Internal`: it could not be started, was killed, or wrote far too much.
     async fn run(&self, call: &Call, command: Command) -> Result<Output>;
+
+    /// Whether a program is there to be run.
+    fn finds(&self, program: &str) -> bool;
 }
 
 /// The machine.
@@ -301,6 +304,10 @@ impl SystemExec {
 
 #[async_trait]
 impl Exec for SystemExec {
+    fn finds(&self, program: &str) -> bool {
+        self.find(program).is_ok()
+    }
+
     async fn run(&self, call: &Call, command: Command) -> Result<Output> {
         let doing = format!("run `{command}`");
         call.check(&doing)?;

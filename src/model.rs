@@ -259,10 +259,22 @@ pub struct Capability {
 /// One place: segments such as `topology.cinder.fuxi.openstack.org/zone = nova`.
 pub type Topology = BTreeMap<String, String>;
 
+/// The driver name of manila-csi, which puts its protocol before it (`nfs.manila.csi.openstack.org`).
+pub const MANILA_CSI: &str = "manila.csi.openstack.org";
+
+/// What stands before a driver's own keys, in topologies, contexts and metadata: its name. manila-csi's keys, which a
+/// driver of its name takes over, are the same for all its protocols.
+#[must_use]
+pub fn key_prefix(driver: &str) -> &str {
+    let is_manila_csi =
+        driver.strip_suffix(MANILA_CSI).is_some_and(|before| before.is_empty() || before.ends_with('.'));
+    if is_manila_csi { MANILA_CSI } else { driver }
+}
+
 /// The topology key of a driver's zones.
 #[must_use]
 pub fn zone_key(driver: &str) -> String {
-    format!("topology.{driver}/zone")
+    format!("topology.{}/zone", key_prefix(driver))
 }
 
 /// Where a volume must be reachable from (CSI `TopologyRequirement`).
@@ -434,6 +446,12 @@ pub struct CephClient {
 
 /// Connections of this kind are disks that a hypervisor attaches to the node's own virtual machine.
 pub const KIND_NOVA: &str = "nova";
+
+/// Connections of this kind are shares that are mounted by NFS.
+pub const KIND_NFS: &str = "nfs";
+
+/// Connections of this kind are shares that are mounted by CephFS.
+pub const KIND_CEPHFS: &str = "cephfs";
 
 /// How a node gets at a published volume: what the controller puts into the `publish_context`.
 ///

@@ -7,7 +7,7 @@ use fuxi_csi::cli::Cli;
 use fuxi_csi::config;
 use fuxi_csi::observe::metrics::Metrics;
 use fuxi_csi::openstack::client::{Meter, Usage};
-use fuxi_csi::provider::cinder::parameters;
+use fuxi_csi::provider::{cinder, manila};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -161,10 +161,12 @@ fn the_example_of_cloud_conf_is_understood() {
 #[test]
 fn every_parameter_is_documented_and_every_documented_parameter_is_known() {
     let text = document("parameters.md");
-    for (heading, known) in
-        [("## StorageClass", parameters::OF_VOLUMES), ("## VolumeSnapshotClass", parameters::OF_SNAPSHOTS)]
-    {
-        assert_eq!(first_column(chapter(&text, heading)), BTreeSet::from(known), "{heading}");
+    for (heading, known) in [
+        ("## StorageClass\n", &cinder::parameters::OF_VOLUMES[..]),
+        ("## StorageClass of shares\n", &manila::parameters::OF_SHARES[..]),
+        ("## VolumeSnapshotClass\n", &cinder::parameters::OF_SNAPSHOTS[..]),
+    ] {
+        assert_eq!(first_column(chapter(&text, heading)), known.iter().copied().collect(), "{heading}");
     }
 }
 

@@ -1,15 +1,16 @@
 //! The node's side: from options to a [`Node`].
 
 use super::registry::{ConnectorSetup, Registry};
-use crate::cli::{self, Attach, DriverOptions, HostOptions, NodeOptions, TopologySegment};
+use crate::cli::{self, DriverOptions, HostOptions, NodeOptions, TopologySegment};
 use crate::config::{MetadataSource, NodeConfig, Source as ConfigSource};
 use crate::error::{Error, Result};
 use crate::exec::{Exec, SystemExec};
 use crate::initiator::Initiator;
-use crate::model::zone_key;
+use crate::model::{NodeId, zone_key};
 use crate::node::connector::Connectors;
 use crate::node::connector::nfs_file::NfsFile;
 use crate::node::connector::program::Programs;
+use crate::node::connector::share::FileServer;
 use crate::node::connector::virtual_disk::VirtualDisk;
 use crate::node::device::Host;
 use crate::node::filesystem::Filesystems;
@@ -27,6 +28,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use url::Url;
 
+/// How volumes come to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// As disks of the Nova server that it is.
+    Server,
+    /// Over connections that it makes itself.
+    Host,
+    /// As shares that it mounts.
+    Shares,
+}
+
 /// Makes the node that the options describe. `files` are those of `--cloud-config`, of which a node needs no credential.
 ///
 /// # Errors
@@ -35,6 +47,7 @@ pub(super) async fn node(
     driver: &DriverOptions,
     options: &NodeOptions,
     files: Vec<PathBuf>,
+    way: Way,
     registry: &Registry,
 ) -> Result<Node> {
     let driver_name = &driver.name();
@@ -48,17 +61,23 @@ pub(super) async fn node(
     let exec: Arc<dyn Exec> = Arc::new(SystemExec::default());
     let mounter: Arc<dyn Mounter> = Arc::new(SystemMounter::default());
     let plugin_dir = options.place.plugin_dir(driver_name);
-    let is_host = driver.attach == Some(Attach::Host);
-    let (sources, keychain) = if is_host {
-        let (facts, keychain) = host_facts(&host, &options.host, plugin_dir.clone()).await?;
-        (vec![Arc::new(facts) as Arc<dyn Source>], keychain)
-    } else {
-        (sources(options, &config, &host, &exec, &mounter, &plugin_dir)?, Keychain::none())
+    let metadata = || sources(options, &config, &host, &exec, &mounter, &plugin_dir);
+    let (sources, keychain, client) = match way {
+        Way::Server => (metadata()?, Keychain::none(), None),
+        Way::Host => {
+            let (facts, keychain) = host_facts(&host, &options.host, plugin_dir.clone()).await?;
+            (vec![Arc::new(facts) as Arc<dyn Source>], keychain, None)
+        }
+        Way::Shares => {
+            let (client, keychain) = share_client(&host, options, plugin_dir.clone()).await?;
+            (metadata()?, keychain, Some(client))
+        }
     };
     let identity = Identity::new(
         IdentityOptions {
             id: options.node_id.clone(),
-            has_disk_bus: !is_host,
+            host: client,
+            has_disk_bus: way == Way::Server,
             zone: options.zone.as_ref().map(|zone| zone.as_str().to_owned()),
             limit: options.attach_limit.or(config.block_storage.node_volume_attach_limit),
             reserved: options.reserved_attachments,
@@ -68,23 +87,18 @@ pub(super) async fn node(
         sources,
     );
     Node::new(NodeParts {
-        connectors: if is_host {
-            let setup = ConnectorSetup {
-                host: host.clone(),
-                exec: Arc::clone(&exec),
-                mounter: Arc::clone(&mounter),
-                plugin_dir: plugin_dir.clone(),
-            };
-            let programs = Programs::new(&options.connector_dir, host.clone(), Arc::clone(&exec));
-            let connectors = registry.connectors(&setup)?.with_programs(programs);
-            if options.nfs_files {
-                let directory = plugin_dir.join("exports");
-                connectors.with(Arc::new(NfsFile::new(setup.host, setup.exec, setup.mounter, directory)))
-            } else {
-                connectors
+        connectors: match way {
+            Way::Server => Connectors::new().with(Arc::new(VirtualDisk::new(host.clone()))),
+            Way::Shares => Connectors::new().with(Arc::new(FileServer::new())),
+            Way::Host => {
+                let setup = ConnectorSetup {
+                    host: host.clone(),
+                    exec: Arc::clone(&exec),
+                    mounter: Arc::clone(&mounter),
+                    plugin_dir: plugin_dir.clone(),
+                };
+                of_host(setup, options, registry)?
             }
-        } else {
-            of_server(&host)
         },
         filesystems: Filesystems::default(),
         default_fstype: options.default_fstype.clone(),
@@ -97,9 +111,42 @@ pub(super) async fn node(
     })
 }
 
-/// How volumes get to a server of Nova.
-fn of_server(host: &Host) -> Connectors {
-    Connectors::new().with(Arc::new(VirtualDisk::new(host.clone())))
+/// The connectors of a node that attaches volumes itself.
+fn of_host(setup: ConnectorSetup, options: &NodeOptions, registry: &Registry) -> Result<Connectors> {
+    let programs = Programs::new(&options.connector_dir, setup.host.clone(), Arc::clone(&setup.exec));
+    let connectors = registry.connectors(&setup)?.with_programs(programs);
+    if !options.nfs_files {
+        return Ok(connectors);
+    }
+    let ConnectorSetup { host, exec, mounter, plugin_dir } = setup;
+    Ok(connectors.with(Arc::new(NfsFile::new(host, exec, mounter, plugin_dir.join("exports")))))
+}
+
+/// What a node that mounts shares is to the controller (its address, its name, and the key to which Ceph keys are
+/// sealed), and its keys, which are made at the first start.
+async fn share_client(host: &Host, options: &NodeOptions, plugin_dir: PathBuf) -> Result<(NodeId, Keychain)> {
+    let (host, address, options) = (host.clone(), options.share_address, options.host.facts());
+    tokio::task::spawn_blocking(move || {
+        let name = host::name(&host, &options)?;
+        let keychain = Keychain::load(&plugin_dir, &name)?;
+        let public_key =
+            keychain.public().ok_or_else(|| Error::internal("a keychain without a key was let through"))?;
+        let client = Initiator {
+            public_key,
+            host: name,
+            ip: address.or_else(host::address_by_route),
+            iqn: None,
+            nqn: None,
+            nvme_host_id: None,
+            wwpns: Vec::new(),
+            wwnns: Vec::new(),
+            multipath: false,
+            system_uuid: None,
+        };
+        Ok((client.pack()?, keychain))
+    })
+    .await
+    .map_err(|error| Error::internal("load the node's keys").because(error))?
 }
 
 /// What storage knows of this machine, and the keys of its secrets, which are made at the first start.

@@ -5,7 +5,11 @@ use crate::config::BlockStorageOptions;
 use crate::csi::abilities::Abilities;
 use crate::error::{Error, Result};
 use crate::exec::Exec;
+use crate::node::connector::fibre_channel::FibreChannel;
+use crate::node::connector::iscsi::Iscsi;
 use crate::node::connector::local::Local;
+use crate::node::connector::nvmeof::NvmeOverFabrics;
+use crate::node::connector::rbd::Rbd;
 use crate::node::connector::{Connector, Connectors};
 use crate::node::device::Host;
 use crate::node::mount::Mounter;
@@ -13,6 +17,7 @@ use crate::openstack::client::{Client, ServiceKind};
 use crate::openstack::session::Session;
 use crate::provider::Provider;
 use crate::provider::cinder::{self, CinderProvider};
+use crate::provider::manila::{self, ManilaProvider};
 use crate::provider::memory::{MemoryProvider, MemorySettings};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -99,8 +104,13 @@ impl Registry {
     pub fn standard() -> Self {
         Self::default()
             .with_provider("cinder", cinder())
+            .with_provider("manila", manila())
             .with_provider("memory", memory())
             .with_connector(Box::new(|setup| Ok(Arc::new(Local::new(setup.host.clone())))))
+            .with_connector(native(Iscsi::new))
+            .with_connector(native(NvmeOverFabrics::new))
+            .with_connector(native(Rbd::new))
+            .with_connector(native(FibreChannel::new))
     }
 
     /// Adds a connector for hosts; it replaces those before it under its own kinds.
@@ -153,6 +163,11 @@ impl ProviderEntry {
     }
 }
 
+/// Makes a connector that needs the host and its programs.
+fn native<C: Connector + 'static>(new: fn(Host, Arc<dyn Exec>) -> C) -> MakeConnector {
+    Box::new(move |setup| Ok(Arc::new(new(setup.host.clone(), Arc::clone(&setup.exec)))))
+}
+
 /// Cinder volumes, attached by Nova.
 fn cinder() -> ProviderEntry {
     ProviderEntry {
@@ -164,6 +179,7 @@ fn cinder() -> ProviderEntry {
             clone: true,
             block: true,
             read_only_publish: false,
+            published_nodes: true,
         },
         services: &[ServiceKind::BlockStorage, ServiceKind::Compute],
         make: Box::new(|setup| {
@@ -187,6 +203,30 @@ fn cinder() -> ProviderEntry {
     }
 }
 
+/// Manila shares, opened to nodes by access rules.
+fn manila() -> ProviderEntry {
+    ProviderEntry {
+        abilities: Abilities {
+            expand: true,
+            snapshots: true,
+            snapshot_topology: false,
+            capacity: true,
+            clone: false,
+            block: false,
+            read_only_publish: true,
+            published_nodes: false,
+        },
+        services: &[ServiceKind::SharedFileSystem],
+        make: Box::new(|setup| {
+            let settings = manila::Settings { driver: setup.driver.clone(), cluster: setup.cluster.clone() };
+            let clients = setup.clouds.iter().map(|(name, session)| {
+                (name.clone(), Client::new(session.clone(), ServiceKind::SharedFileSystem, setup.most_requests))
+            });
+            Ok(Arc::new(ManilaProvider::new(&settings, clients)?))
+        }),
+    }
+}
+
 /// Volumes in memory: for tests and for trying out an orchestrator.
 fn memory() -> ProviderEntry {
     ProviderEntry {
@@ -198,8 +238,29 @@ fn memory() -> ProviderEntry {
 
 #[cfg(test)]
 mod tests {
-    use super::{ProviderSetup, Registry};
+    use super::{ConnectorSetup, ProviderSetup, Registry};
     use crate::config::BlockStorageOptions;
+    use crate::exec::SystemExec;
+    use crate::node::device::Host;
+    use crate::node::mount::system::SystemMounter;
+    use std::path::PathBuf;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_host_has_a_connector_for_every_kind_that_the_driver_knows_itself() {
+        let setup = ConnectorSetup {
+            host: Host::default(),
+            exec: Arc::new(SystemExec::default()),
+            mounter: Arc::new(SystemMounter::default()),
+            plugin_dir: PathBuf::from("/nowhere"),
+        };
+        let connectors = Registry::standard().connectors(&setup).unwrap();
+        for kind in ["iscsi", "nvmeof", "nvme", "rbd", "fibre_channel", "local"] {
+            let connector = connectors.get(kind).unwrap();
+            assert!(connector.kinds().contains(&kind), "{kind}: {connector:?}");
+        }
+        assert!(connectors.get("nfs").is_err(), "files on NFS are for those who ask for them");
+    }
 
     #[test]
     fn an_unknown_provider_is_refused_with_those_that_are_known() {
@@ -216,7 +277,7 @@ mod tests {
             most_requests: 1,
             block_storage: BlockStorageOptions::default(),
             attach: None,
-            ceph: std::sync::Arc::new(Vec::new()),
+            ceph: Arc::new(Vec::new()),
         };
         let mut entry = super::memory();
         assert!(entry.make(&setup).is_ok());

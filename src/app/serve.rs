@@ -1,7 +1,7 @@
 //! `fuxi-csi controller`, `node` and `all`: from options to a server, and to its end.
 
 use super::connect::Needs;
-use super::machine;
+use super::machine::{self, Way};
 use super::registry::{ProviderEntry, ProviderSetup, Registry};
 use super::reload::{Configuration, ReloadingCloud};
 use super::signals::Signals;
@@ -71,13 +71,21 @@ pub(super) async fn serve(plan: Plan<'_>, registry: Registry) -> Result<()> {
     let operations = Operations::default();
     let entry = registry.provider(plan.driver.provider.as_str())?;
 
+    let way = if !entry.abilities.block {
+        Way::Shares
+    } else if plan.driver.attach == Some(cli::Attach::Host) {
+        Way::Host
+    } else {
+        Way::Server
+    };
     let controller = match plan.cloud {
         Some(cloud) => Some(Controller::assemble(&plan, cloud, entry, &metrics).await?),
         None => None,
     };
     let node = match plan.node {
         Some(options) => {
-            Some(Arc::new(machine::node(plan.driver, options, plan.files.cloud_config.clone(), &registry).await?))
+            let files = plan.files.cloud_config.clone();
+            Some(Arc::new(machine::node(plan.driver, options, files, way, &registry).await?))
         }
         None => None,
     };

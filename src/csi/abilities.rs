@@ -30,6 +30,8 @@ pub struct Abilities {
     pub block: bool,
     /// Publishing read-only is enforced by the service.
     pub read_only_publish: bool,
+    /// Whether the list of volumes says where each is published.
+    pub published_nodes: bool,
 }
 
 impl Abilities {
@@ -44,6 +46,7 @@ impl Abilities {
             clone: provider.can_clone(),
             block: provider.has_block_volumes(),
             read_only_publish: provider.publishes_read_only(),
+            published_nodes: provider.lists_published_nodes(),
         }
     }
 
@@ -105,7 +108,6 @@ impl Abilities {
             ControllerRpc::CreateDeleteVolume,
             ControllerRpc::PublishUnpublishVolume,
             ControllerRpc::ListVolumes,
-            ControllerRpc::ListVolumesPublishedNodes,
             ControllerRpc::GetVolume,
             ControllerRpc::GetVolumeHealth,
             ControllerRpc::ListVolumeHealth,
@@ -119,6 +121,7 @@ impl Abilities {
             (self.clone, ControllerRpc::CloneVolume),
             (self.expand, ControllerRpc::ExpandVolume),
             (self.read_only_publish, ControllerRpc::PublishReadonly),
+            (self.published_nodes, ControllerRpc::ListVolumesPublishedNodes),
         ];
         all.extend(optional.into_iter().filter(|(able, _)| *able).map(|(_, rpc)| rpc));
         all.into_iter()
@@ -139,7 +142,8 @@ impl Abilities {
             NodeRpc::GetVolumeHealth,
             NodeRpc::SingleNodeMultiWriter,
         ];
-        if self.expand {
+        // A share grows at its server; nodes have nothing to do.
+        if self.expand && self.block {
             all.push(NodeRpc::ExpandVolume);
         }
         all.into_iter()
@@ -165,6 +169,7 @@ mod tests {
         clone: false,
         block: true,
         read_only_publish: false,
+        published_nodes: true,
     };
 
     #[test]
@@ -200,6 +205,7 @@ mod tests {
             clone: true,
             block: true,
             read_only_publish: true,
+            published_nodes: true,
         };
         assert_eq!((BLOCK.of_plugin().len(), all.of_plugin().len()), (2, 4));
         assert_eq!((BLOCK.of_controller().len(), all.of_controller().len()), (8, 15));

@@ -85,6 +85,12 @@ fn fixed(code: i32, stdout: &str, stderr: &str) -> Answer {
 
 #[async_trait]
 impl Exec for ScriptedExec {
+    /// Those that the script has an answer for.
+    fn finds(&self, program: &str) -> bool {
+        let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        rules.iter().any(|rule| rule.start.split(' ').next() == Some(program))
+    }
+
     async fn run(&self, call: &Call, command: Command) -> Result<Output> {
         let line = command.to_string();
         call.check(&format!("run `{line}`"))?;

@@ -24,9 +24,11 @@ pub async fn expand(
     let shown = find(node, call, volume, volume_path, staging_path).await?;
     let record = node.records.load(call, volume).await?;
     let (connector, link) = node.link(volume, record.as_ref())?;
-    if let Shown::Share(path) = shown {
+    if let Shown::Share(path) | Shown::Mounted { path, .. } = &shown
+        && connector.has_shares()
+    {
         // A share's size is the server's business.
-        return Ok(Bytes::new(node.parts.mounter.statistics(call, &path).await?.bytes.total));
+        return Ok(Bytes::new(node.parts.mounter.statistics(call, path).await?.bytes.total));
     }
     let device = match connector.rescan(call, &link, size.required).await? {
         Source::Block(device) => device,

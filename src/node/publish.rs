@@ -96,7 +96,9 @@ impl Publication<'_> {
                 return Ok(());
             }
         }
-        let same = table.entries().iter().filter(|entry| entry.device == staged.device && entry.root == staged.root);
+        // The table has mounts in the order of their making, and what was there before staging is no publication.
+        let later = table.entries().iter().skip_while(|entry| entry.id != staged.id);
+        let same = later.filter(|entry| entry.device == staged.device && entry.root == staged.root);
         self.refuse_second_writer(same.map(|entry| entry.mount_point.as_path()), staging_path)?;
         let inherited = flags_of(staged)?;
         let mut flags = inherited | options.mount_flags();

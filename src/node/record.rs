@@ -8,7 +8,7 @@ use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::model::{AccessKind, AccessMode, Connection, VolumeId};
 use crate::node::blocking;
-use crate::node::device::Device;
+use crate::node::device::{Device, DeviceNumber};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -38,6 +38,9 @@ pub struct Record {
     /// The device it was proven to be, last time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Device>,
+    /// The number of the file system that was mounted, of a share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mounted: Option<DeviceNumber>,
     /// Whether it was staged to the end, and so may be in use.
     #[serde(default)]
     pub staged: bool,
@@ -64,6 +67,7 @@ impl Record {
             mode,
             kind,
             device: None,
+            mounted: None,
             staged: false,
             formatting: None,
         }

@@ -15,12 +15,18 @@ use super::{Node, StageRequest, blocking};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::exec::Command;
-use crate::model::{AccessKind, VolumeId};
+use crate::model::{AccessKind, KIND_CEPHFS, VolumeId};
 use nix::errno::Errno;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// How long a program that mounts a share may take.
+const HELPER_LIMIT: Duration = Duration::from_secs(100);
+
+/// The key of the `volume_context` that has mount options for CephFS.
+const CEPHFS_OPTIONS_CONTEXT: &str = "cephfs-kernelMountOptions";
 
 /// The time that undoing a failed staging gets, since the caller's own may be over.
 const UNDO_TIME: Duration = Duration::from_secs(60);
@@ -81,12 +87,14 @@ impl<'a> Staging<'a> {
         let mounting = match &request.capability.kind {
             AccessKind::Block => None,
             AccessKind::Mount { fstype, options, .. } => {
+                let options: Vec<String> = share_options(request).chain(options.iter().cloned()).collect();
                 MountOptions::parse(options.iter().map(String::as_str))?;
-                let asked = fstype.as_deref().filter(|name| !name.is_empty());
+                // A share has the file system of its server, whatever the orchestrator's default says.
+                let asked = fstype.as_deref().filter(|name| !name.is_empty() && !connector.has_shares());
                 Some(Mounting {
                     wanted: node.parts.filesystems.get(asked.unwrap_or(&node.parts.default_fstype))?,
                     is_asked_for: asked.is_some(),
-                    options: options.clone(),
+                    options,
                     mkfs_options: mkfs_options(&request.volume_context)?,
                 })
             }
@@ -106,6 +114,7 @@ impl<'a> Staging<'a> {
             record.formatting = earlier.formatting;
             record.staged = earlier.staged;
             record.device = earlier.device;
+            record.mounted = earlier.mounted;
         }
         let link = Link {
             volume: request.volume.clone(),
@@ -140,7 +149,11 @@ impl<'a> Staging<'a> {
         }
         let (is_ours, device) = match self.connector.locate(self.call, &self.link).await? {
             Some(Source::Block(device)) => (entry.block == Some(device.number), Some(device)),
-            Some(Source::Share(share)) => (entry.source == Path::new(&share.source), None),
+            Some(Source::Share(share)) => {
+                // A helper may have mounted it under another name; then the number that was noted tells.
+                let is_noted = self.record.staged && self.record.mounted == Some(entry.device);
+                (is_noted || entry.source == Path::new(&share.source), None)
+            }
             None => (false, None),
         };
         let is_gone = match entry.block {
@@ -155,7 +168,7 @@ impl<'a> Staging<'a> {
                     format!("{} is staged there with another access mode", self.link.volume),
                 ));
             }
-            if !self.record.staged || self.record.device.is_none() {
+            if !self.record.staged || (self.record.device.is_none() && entry.block.is_some() && device.is_some()) {
                 // The process died after the mount, or another driver staged it.
                 self.record.device = device;
                 self.finish().await?;
@@ -382,6 +395,7 @@ impl<'a> Staging<'a> {
             target: self.path.clone(),
             fstype: filesystem.name().to_owned(),
             options,
+            secret: None,
         })
     }
 
@@ -421,14 +435,45 @@ impl<'a> Staging<'a> {
     async fn mount_share(&mut self, mounting: &Mounting, share: &Share) -> Result<()> {
         place::make(self.call, &self.path, place::Shape::Directory).await?;
         let own = self.read_only.then_some("ro");
-        let wanted = share.options.iter().chain(&mounting.options).map(String::as_str).chain(own);
+        let wanted: Vec<&str> = share.options.iter().chain(&mounting.options).map(String::as_str).chain(own).collect();
         let mount = Mount {
             source: PathBuf::from(&share.source),
             target: self.path.clone(),
             fstype: share.fstype.clone(),
-            options: MountOptions::parse(wanted)?,
+            options: MountOptions::parse(wanted.iter().copied())?,
+            secret: share.secret.clone(),
         };
-        self.mount(&mount).await
+        match share.helper.filter(|helper| self.node.parts.exec.finds(helper)) {
+            Some(helper) => self.mount_by(helper, share, &wanted).await?,
+            None => self.mount(&mount).await.map_err(|error| share_refused(error, share))?,
+        }
+        let table = self.node.parts.mounter.table(self.call).await?;
+        self.record.mounted = table.top(&self.path).map(|entry| entry.device);
+        if self.record.mounted.is_none() {
+            return Err(Error::internal(format!("{} is not mounted after it was", self.path.display())));
+        }
+        Ok(())
+    }
+
+    /// Mounts a share by its file system's own program.
+    async fn mount_by(&mut self, helper: &str, share: &Share, options: &[&str]) -> Result<()> {
+        self.call.check("mount a share")?;
+        // Programs resolve names by themselves.
+        let options: Vec<&str> =
+            options.iter().copied().filter(|option| !option.is_empty() && !option.starts_with("addr=")).collect();
+        let mut command = Command::new(helper).arg(&share.source).arg(&self.path);
+        if !options.is_empty() {
+            command = command.arg("-o").arg(options.join(","));
+        }
+        self.mount_pending = true;
+        let ended = self.node.parts.exec.run(self.call, command.limit(HELPER_LIMIT).to_the_end()).await;
+        self.mount_pending =
+            ended.as_ref().is_err_and(|error| matches!(error.kind(), Kind::Unavailable | Kind::Deadline));
+        ended?.success().map(drop).map_err(|error| {
+            error
+                .as_kind(Kind::Unavailable)
+                .during(format!("mount {}: see whether the server can be reached and lets this node in", share.source))
+        })
     }
 
     async fn grow(&mut self, filesystem: &dyn Filesystem, mount: &Mount, device: &Device) -> Result<()> {
@@ -484,6 +529,38 @@ impl<'a> Staging<'a> {
         }
         self.node.records.remove(call, &self.link.volume).await
     }
+}
+
+/// Mount options that the class had for this kind of share.
+fn share_options(request: &StageRequest) -> impl Iterator<Item = String> {
+    let is_cephfs = request.connection.kind.eq_ignore_ascii_case(KIND_CEPHFS);
+    let options = request.volume_context.get(CEPHFS_OPTIONS_CONTEXT).filter(|_| is_cephfs);
+    options.into_iter().filter(|options| !options.is_empty()).cloned()
+}
+
+/// Says what a refused mount of a share means.
+fn share_refused(error: Error, share: &Share) -> Error {
+    let source = &share.source;
+    let (kind, words) = match errno(&error) {
+        // The kernel's CephFS says this of a wrong key, a key that was revoked and a file system that is not there.
+        Some(Errno::EHOSTUNREACH) if share.fstype == "ceph" => (
+            Kind::Unavailable,
+            format!(
+                "{source}: no monitor can be reached, or Ceph does not know the key; the node's kernel log says which"
+            ),
+        ),
+        Some(Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::ECONNREFUSED | Errno::ETIMEDOUT | Errno::EHOSTDOWN) => {
+            (Kind::Unavailable, format!("{source}: the server cannot be reached from this node"))
+        }
+        Some(Errno::EACCES | Errno::EPERM) => {
+            (Kind::Unavailable, format!("{source}: the server does not let this node in (any more, or not yet)"))
+        }
+        Some(Errno::ENOENT | Errno::ESTALE) => {
+            (Kind::Unavailable, format!("{source}: the server does not show this path to this node"))
+        }
+        _ => return error,
+    };
+    error.as_kind(kind).during(words)
 }
 
 /// Compares a request with what is staged.

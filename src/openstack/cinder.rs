@@ -8,13 +8,15 @@ mod sources;
 
 pub use objects::{
     AbsoluteLimits, AttachedTo, Attachment, AttachmentStatus, AttachmentWithInfo, Backup, BackupStatus, Made, Message,
-    Metadata, Part, Pool, PoolCapabilities, Quota, Snapshot, SnapshotStatus, Volume, VolumeStatus, VolumeType,
+    Pool, PoolCapabilities, Snapshot, SnapshotStatus, Volume, VolumeStatus, VolumeType,
 };
-pub use sources::{BackupSource, SeenVolume, SnapshotSource, VolumeNotes, VolumeSource};
+pub use sources::{BackupSource, SeenVolume, SnapshotSource, VolumeSource};
 
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
-use crate::openstack::client::{Client, Microversion, Route};
+use crate::openstack::client::{Client, Microversion, Route, found};
+use crate::openstack::crowd::LARGEST_PAGE;
+use crate::openstack::objects::{Metadata, Part, Quota};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
@@ -38,9 +40,6 @@ pub const ATTACHMENT_MODE: Microversion = Microversion(3, 54);
 pub const TIME_FILTER: Microversion = Microversion(3, 60);
 /// A snapshot of a volume in use needs no `force`, and must not have it.
 pub const SNAPSHOT_IN_USE: Microversion = Microversion(3, 66);
-
-/// The most entries that Cinder gives in one answer, unless the operator chose another number (`osapi_max_limit`).
-pub const LARGEST_PAGE: u32 = 1000;
 
 /// What a new volume should be.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -452,15 +451,6 @@ impl Cinder {
             Err(error) if error.is(Kind::Denied) => Ok(None),
             Err(error) => Err(error),
         }
-    }
-}
-
-/// A 404 is an answer, every other error is an error.
-fn found<T>(answer: Result<T>) -> Result<Option<T>> {
-    match answer {
-        Ok(object) => Ok(Some(object)),
-        Err(error) if error.is(Kind::NotFound) => Ok(None),
-        Err(error) => Err(error),
     }
 }
 

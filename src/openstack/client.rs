@@ -2,7 +2,7 @@
 //! retries, errors, and what it cost.
 
 use super::gate::Gate;
-pub use super::refusal::Refusal;
+pub use super::refusal::{Refusal, found};
 use super::refusal::{describe_transport, request_id, retry_after};
 pub use super::route::{Microversion, Route};
 use super::session::{Login, Session};

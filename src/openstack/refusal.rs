@@ -1,6 +1,6 @@
 //! What OpenStack says when it does not do what it was asked: parsing, and which [`Kind`] of error it is.
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
 use serde_json::Value;
 use std::error::Error as _;
 use std::fmt;
@@ -101,6 +101,18 @@ fn shorten(mut message: String) -> String {
         message.push('…');
     }
     message
+}
+
+/// A 404 is an answer: there is no such object. Every other error is an error.
+///
+/// # Errors
+/// All but `NotFound`.
+pub fn found<T>(answer: Result<T>) -> Result<Option<T>> {
+    match answer {
+        Ok(object) => Ok(Some(object)),
+        Err(error) if error.is(Kind::NotFound) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The id that a service gave the request.

@@ -14,8 +14,16 @@
 //!   rest on that, since another replica may work on the same object.
 
 pub mod cinder;
+pub(crate) mod clouds;
+pub(crate) mod failure;
 pub mod handle;
+pub mod manila;
 pub mod memory;
+pub mod names;
+pub(crate) mod parameters;
+pub(crate) mod size;
+pub mod topology;
+pub(crate) mod walk;
 
 use crate::call::Call;
 use crate::error::Result;
@@ -24,6 +32,7 @@ use crate::model::{
     SnapshotSpec, StringMap, Topology, Volume, VolumeId, VolumeSpec, VolumeStatus,
 };
 use async_trait::async_trait;
+use std::time::Duration;
 
 /// One storage service: Cinder, Manila, or a third party's.
 #[async_trait]
@@ -125,6 +134,11 @@ pub trait Provider: Send + Sync + 'static {
         false
     }
 
+    /// Whether the list of all volumes says where each is published.
+    fn lists_published_nodes(&self) -> bool {
+        true
+    }
+
     /// Whether raw block volumes exist here; shares have none.
     fn has_block_volumes(&self) -> bool {
         true
@@ -156,6 +170,9 @@ pub trait Expand: Send + Sync {
         capability: Option<&Capability>,
     ) -> Result<Expanded>;
 }
+
+/// How long a call waits for a snapshot or backup to become ready before it answers that it is not.
+pub(crate) const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The ability to take snapshots.
 #[async_trait]

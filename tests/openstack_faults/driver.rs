@@ -18,6 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How the driver is started.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Setup {
+    /// Cinder's if none is given.
+    pub(crate) provider: Option<&'static str>,
     /// cloud.conf; the stand-in's own if none is given.
     pub(crate) cloud_conf: Option<String>,
     /// More arguments.
@@ -100,7 +102,7 @@ impl Driver {
         let path = self.log_of(self.generation);
         let log = || File::options().create(true).append(true).open(&path).expect("open the log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_fuxi-csi"));
-        command.args(["controller", "--provider", "cinder", "--cluster", "test"]);
+        command.args(["controller", "--provider", self.setup.provider.unwrap_or("cinder"), "--cluster", "test"]);
         if self.own_endpoint {
             command.arg("--endpoint").arg(format!("unix://{}", self.socket().display()));
         }

@@ -1,4 +1,4 @@
-//! The real binary on a unix socket over a stand-in for Keystone, Cinder and Nova, with faults.
+//! The real binary on a unix socket over a stand-in for Keystone, Cinder, Nova and Manila, with faults.
 //!
 //! One crate, so that it links once. [`standin`] is the cloud, [`driver`] the process under test, [`sidecar`] how an
 //! orchestrator calls it. The rest are tests by subject; [`matrix`] is the one that kills the driver at every call.
@@ -15,6 +15,7 @@ mod duplicates;
 mod fidelity;
 mod hosts;
 mod lists;
+mod manila;
 mod matrix;
 mod older_services;
 mod overload;

@@ -18,6 +18,7 @@ pub mod program;
 pub mod rbd;
 mod release;
 mod scsi;
+pub mod share;
 pub mod virtual_disk;
 mod watch;
 
@@ -25,6 +26,7 @@ use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::model::{AccessMode, Bytes, Connection, Secrets, VolumeId};
 use crate::node::device::Device;
+use crate::node::mount::SecretOption;
 use async_trait::async_trait;
 use program::Programs;
 use std::collections::BTreeMap;
@@ -80,6 +82,10 @@ pub struct Share {
     pub fstype: String,
     /// Options that the connection needs.
     pub options: Vec<String>,
+    /// One more, that nobody may see.
+    pub secret: Option<SecretOption>,
+    /// A program that mounts it better than mount(2) does, where it is installed.
+    pub helper: Option<&'static str>,
 }
 
 /// One kind of connection. Every method may be repeated after a crash at any point.
@@ -87,6 +93,12 @@ pub struct Share {
 pub trait Connector: fmt::Debug + Send + Sync {
     /// The kinds of [`Connection`] that it serves.
     fn kinds(&self) -> &[&str];
+
+    /// Whether its connections lead to shares, which have the file system of their server; if not, to devices. The kind of
+    /// a connection does not tell: of `nfs` are shares of Manila, and volumes of Cinder that are files.
+    fn has_shares(&self) -> bool {
+        false
+    }
 
     /// Connects, waits until the volume is there and proves that it is the volume: by identity, and by size where the
     /// connection tells it. A larger device is fine (the volume grew since), a smaller one is not.

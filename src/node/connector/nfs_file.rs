@@ -368,7 +368,13 @@ mod tests {
             std::fs::create_dir_all(&place.mount_point).unwrap();
             std::fs::File::create(&place.file).unwrap().set_len(size).unwrap();
             let options = MountOptions::parse([]).unwrap();
-            let mount = Mount { source: EXPORT.into(), target: place.mount_point, fstype: "nfs4".to_owned(), options };
+            let mount = Mount {
+                source: EXPORT.into(),
+                target: place.mount_point,
+                fstype: "nfs4".to_owned(),
+                options,
+                secret: None,
+            };
             self.mounter.mount(&call(), &mount).await.unwrap();
         }
 

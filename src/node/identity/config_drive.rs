@@ -85,6 +85,7 @@ impl Source for ConfigDrive {
         }
         place::make(call, &self.mount_point, place::Shape::Directory).await?;
         let mount = Mount {
+            secret: None,
             source: device,
             target: self.mount_point.clone(),
             fstype,

@@ -14,7 +14,7 @@ use crate::seal::PublicKey;
 use async_trait::async_trait;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -27,8 +27,8 @@ const LONGEST_NAME: usize = 223;
 /// The longest host name of Linux.
 const LONGEST_HOST: usize = 64;
 
-/// An address that is never used (RFC 5737): the route to it is the default one.
-const ANYWHERE: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
+/// Addresses that are never used (RFC 5737, RFC 3849): the route to them is the default one.
+const ANYWHERE: (Ipv4Addr, Ipv6Addr) = (Ipv4Addr::new(192, 0, 2, 1), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
 
 /// What the operator says instead of what is found.
 #[derive(Debug, Clone, Default)]
@@ -251,11 +251,17 @@ fn fibre_channel(host: &Host) -> Result<(Vec<Wwn>, Vec<Wwn>)> {
     Ok((ports, nodes))
 }
 
-/// The address that packets to the outside world leave from. Nothing is sent.
-fn address_by_route() -> Option<IpAddr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect(ANYWHERE).ok()?;
-    socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
+/// The address that packets to the outside world leave from, one of IPv4 where there is one. Nothing is sent.
+#[must_use]
+pub fn address_by_route() -> Option<IpAddr> {
+    const DISCARD: u16 = 9;
+    let towards = |any: IpAddr, there: IpAddr| {
+        let socket = UdpSocket::bind((any, 0)).ok()?;
+        socket.connect((there, DISCARD)).ok()?;
+        socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
+    };
+    let (four, six) = ANYWHERE;
+    towards(Ipv4Addr::UNSPECIFIED.into(), four.into()).or_else(|| towards(Ipv6Addr::UNSPECIFIED.into(), six.into()))
 }
 
 /// Whether the daemon listens at its socket, which has a name but no file.

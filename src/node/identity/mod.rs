@@ -48,6 +48,8 @@ pub trait Source: fmt::Debug + Send + Sync {
 pub struct IdentityOptions {
     /// The node's id, instead of what the sources say.
     pub id: Option<NodeId>,
+    /// The facts about this host as its id, where volumes do not come as disks of a server.
+    pub host: Option<NodeId>,
     /// Its zone, instead of what the sources say.
     pub zone: Option<String>,
     /// How many volumes it takes, instead of what its disks suggest.
@@ -97,8 +99,8 @@ impl Identity {
     }
 
     async fn ask(&self, call: &Call) -> Result<Server> {
-        let mut server =
-            Server { id: self.options.id.as_ref().map(|id| id.as_str().to_owned()), zone: self.options.zone.clone() };
+        let given = self.options.host.as_ref().or(self.options.id.as_ref());
+        let mut server = Server { id: given.map(|id| id.as_str().to_owned()), zone: self.options.zone.clone() };
         let wants_zone = self.options.topology_key.is_some();
         let mut said = Vec::new();
         for source in &self.sources {
@@ -108,7 +110,10 @@ impl Identity {
             match source.ask(call).await {
                 Ok(found) => {
                     // A zone counts only if it is this server's.
-                    let is_same = server.id.is_none() || found.id.is_none() || found.id == server.id;
+                    let is_same = self.options.host.is_some()
+                        || server.id.is_none()
+                        || found.id.is_none()
+                        || found.id == server.id;
                     said.push(format!("{}: {found}", source.name()));
                     server.id = server.id.or(found.id);
                     if is_same {
@@ -234,6 +239,13 @@ mod tests {
             ..IdentityOptions::default()
         };
         assert_eq!(ask(options, vec![]).await.unwrap(), ("me".to_owned(), zone("here")));
+    }
+
+    #[tokio::test]
+    async fn a_host_that_goes_by_its_facts_is_still_in_its_servers_zone() {
+        let options = IdentityOptions { host: Some("facts".parse().unwrap()), ..IdentityOptions::default() };
+        let sources = vec![Says("b", Some(ID), Some("z1"))];
+        assert_eq!(ask(options, sources).await.unwrap(), ("facts".to_owned(), zone("z1")));
     }
 
     #[tokio::test]

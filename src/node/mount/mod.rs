@@ -15,6 +15,7 @@ use crate::node::Stats;
 use crate::node::device::DeviceNumber;
 use async_trait::async_trait;
 use options::MountOptions;
+use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use sys_mount::MountFlags;
@@ -31,7 +32,38 @@ pub struct Mount {
     pub fstype: String,
     /// How.
     pub options: MountOptions,
+    /// One more option, that nobody may see.
+    pub secret: Option<SecretOption>,
 }
+
+/// An option that nobody may see: it goes to the kernel and nowhere else.
+#[derive(Debug, Clone)]
+pub struct SecretOption {
+    name: &'static str,
+    value: SecretString,
+}
+
+impl SecretOption {
+    /// `name=value`.
+    #[must_use]
+    pub fn new(name: &'static str, value: SecretString) -> Self {
+        Self { name, value }
+    }
+
+    /// Adds it to what the file system reads.
+    fn onto(&self, data: &str) -> String {
+        let comma = if data.is_empty() { "" } else { "," };
+        format!("{data}{comma}{}={}", self.name, self.value.expose_secret())
+    }
+}
+
+impl PartialEq for SecretOption {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.value.expose_secret() == other.value.expose_secret()
+    }
+}
+
+impl Eq for SecretOption {}
 
 /// How a mount is taken away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! A path that the orchestrator named: what it really is, made, cleared of mounts, removed.
 
-use super::{Mounter, Unmount};
+use super::{Mounter, Pulse, Unmount};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::node::blocking;
@@ -134,7 +134,8 @@ pub async fn unmount_all(mounter: &dyn Mounter, host: &Host, call: &Call, path: 
         let Some(entry) = table.top(path) else { return Ok(count) };
         let is_gone = match entry.block {
             Some(number) => is_gone(host, call, number).await?,
-            None => false,
+            // What has no device of its own is a file server's, or a device node.
+            None => mounter.pulse(call, path).await.is_ok_and(|pulse| pulse == Pulse::Hung),
         };
         if is_gone {
             // Nothing can be written back any more, and its users would keep it for ever.

@@ -28,6 +28,8 @@ const LOOK_LIMIT: Duration = Duration::from_secs(8);
 #[derive(Debug, Default)]
 pub struct SystemMounter {
     patience: Patience,
+    /// For detaching, which must not wait for whatever hangs at the same path.
+    detaching: Patience,
 }
 
 #[async_trait]
@@ -51,10 +53,14 @@ impl Mounter for SystemMounter {
         let wanted = mount.clone();
         self.patience
             .run(CHANGE_LIMIT, &doing, &mount.target, move || {
+                let data = match &wanted.secret {
+                    Some(secret) => secret.onto(&wanted.options.data),
+                    None => wanted.options.data.clone(),
+                };
                 sys_mount::Mount::builder()
                     .fstype(wanted.fstype.as_str())
                     .flags(wanted.options.flags)
-                    .data(&wanted.options.data)
+                    .data(&data)
                     .mount(&wanted.source, &wanted.target)
                     .map(drop)
             })
@@ -93,7 +99,8 @@ impl Mounter for SystemMounter {
             Unmount::Detach => MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH,
         };
         let at = target.to_owned();
-        let result = self.patience.run(CHANGE_LIMIT, &doing, target, move || Ok(umount2(&at, flags)?)).await;
+        let patience = if how == Unmount::Detach { &self.detaching } else { &self.patience };
+        let result = patience.run(CHANGE_LIMIT, &doing, target, move || Ok(umount2(&at, flags)?)).await;
         result.map_err(|error| match errno(&error) {
             Some(Errno::EBUSY) => error.as_kind(Kind::Busy),
             _ => error,
@@ -134,6 +141,8 @@ impl Mounter for SystemMounter {
             Err(error) if error.is(Kind::Unavailable) => Ok(Pulse::Hung),
             Err(error) => match errno(&error) {
                 Some(errno) if is_dead(errno) => Ok(Pulse::Dead),
+                // A server that does not let root read answers all the same.
+                Some(Errno::EACCES | Errno::EPERM) => Ok(Pulse::Alive),
                 Some(Errno::ENOENT | Errno::ENOTDIR) => Err(error.as_kind(Kind::NotFound)),
                 _ => Err(error),
             },

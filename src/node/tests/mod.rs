@@ -2,5 +2,6 @@
 
 mod crash;
 mod publishing;
+mod shares;
 mod staging;
 mod world;

@@ -141,6 +141,10 @@ struct SteppedExec(ScriptedExec, Arc<Steps>);
 
 #[async_trait]
 impl Exec for SteppedExec {
+    fn finds(&self, program: &str) -> bool {
+        self.0.finds(program)
+    }
+
     async fn run(&self, call: &Call, command: Command) -> Result<Output> {
         let name = command.program().to_owned();
         self.1.pass(format!("before {name}")).await?;
@@ -346,7 +350,9 @@ fn node(
     Node::new(NodeParts {
         exec: Arc::new(SteppedExec(exec.clone(), steps.clone())),
         mounter: Arc::new(SteppedMounter(mounter.clone(), steps.clone())),
-        connectors: Connectors::new().with(connector.clone()),
+        connectors: Connectors::new()
+            .with(Arc::new(crate::node::connector::share::FileServer::new()))
+            .with(connector.clone()),
         filesystems: Filesystems::default(),
         identity: Identity::new(IdentityOptions::default(), Vec::new()),
         keychain: Keychain::none(),

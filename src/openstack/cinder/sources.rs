@@ -1,16 +1,18 @@
 //! Volumes, snapshots and backups as something to wait for: which requests show the state of many at once.
 
-use super::{Backup, Cinder, Listing, Snapshot, TIME_FILTER, Volume, found};
+use super::{Backup, Cinder, Listing, Snapshot, TIME_FILTER, Volume};
 use crate::call::Call;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
+use crate::openstack::client::found;
+use crate::openstack::crowd::{each, page_for};
+use crate::openstack::notes::Notes;
 use crate::openstack::watch::Source;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// How much further back than asked a look at changes reaches: a change becomes visible a little after its stamp. (Stamps
@@ -26,93 +28,26 @@ const BETWEEN_WIDE_LOOKS: Duration = Duration::from_secs(10);
 pub struct SeenVolume {
     /// The volume.
     pub volume: Volume,
-    /// Others of its name; only for volumes that are being made (see [`VolumeNotes::being_made`]).
+    /// Others of its name; only for volumes that are being made (see [`Notes::being_made`]).
     pub namesakes: Vec<Volume>,
-}
-
-/// What a [`VolumeSource`] should know about the volumes that are waited for.
-#[derive(Debug, Default)]
-pub struct VolumeNotes {
-    being_made: Mutex<HashMap<String, String>>,
-    leaving: Mutex<HashMap<String, usize>>,
-}
-
-impl VolumeNotes {
-    /// Says that a volume is being made under a name: while the guard lives, looks at it also show its namesakes.
-    pub fn being_made(self: &Arc<Self>, id: &str, name: &str) -> Noted {
-        lock(&self.being_made).insert(id.to_owned(), name.to_owned());
-        Noted { notes: Arc::clone(self), id: id.to_owned(), what: What::BeingMade }
-    }
-
-    /// Says that Cinder has agreed to delete a volume: while the guard lives, its absence is looked for.
-    pub fn leaving(self: &Arc<Self>, id: &str) -> Noted {
-        *lock(&self.leaving).entry(id.to_owned()).or_default() += 1;
-        Noted { notes: Arc::clone(self), id: id.to_owned(), what: What::Leaving }
-    }
-
-    fn name_of(&self, id: &str) -> Option<String> {
-        lock(&self.being_made).get(id).cloned()
-    }
-
-    fn is_leaving(&self, id: &str) -> bool {
-        lock(&self.leaving).contains_key(id)
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[derive(Debug)]
-enum What {
-    BeingMade,
-    Leaving,
-}
-
-/// A note that lasts as long as this lives.
-#[derive(Debug)]
-#[must_use]
-pub struct Noted {
-    notes: Arc<VolumeNotes>,
-    id: String,
-    what: What,
-}
-
-impl Drop for Noted {
-    fn drop(&mut self) {
-        match self.what {
-            What::BeingMade => {
-                lock(&self.notes.being_made).remove(&self.id);
-            }
-            What::Leaving => {
-                let mut leaving = lock(&self.notes.leaving);
-                if let Some(count) = leaving.get_mut(&self.id) {
-                    *count -= 1;
-                    if *count == 0 {
-                        leaving.remove(&self.id);
-                    }
-                }
-            }
-        }
-    }
 }
 
 /// Volumes. One: `GET /volumes/{id}`, or for one that is being made the list by its name, which costs the same and
 /// shows twins. Many: those changed since the last look, and for those being deleted the list of those still
 /// `deleting`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct VolumeSource {
     cinder: Cinder,
-    notes: Arc<VolumeNotes>,
-    no_time_filter: AtomicBool,
-    last_wide_look: Mutex<Option<Instant>>,
+    notes: Arc<Notes>,
+    no_time_filter: Arc<AtomicBool>,
+    last_wide_look: Arc<Mutex<Option<Instant>>>,
 }
 
 impl VolumeSource {
     /// Over this service, with these notes.
     #[must_use]
-    pub fn new(cinder: Cinder, notes: Arc<VolumeNotes>) -> Self {
-        Self { cinder, notes, no_time_filter: AtomicBool::new(false), last_wide_look: Mutex::default() }
+    pub fn new(cinder: Cinder, notes: Arc<Notes>) -> Self {
+        Self { cinder, notes, no_time_filter: Arc::default(), last_wide_look: Arc::default() }
     }
 
     /// The volumes that changed so long ago or later.
@@ -151,7 +86,7 @@ impl VolumeSource {
     }
 
     /// Those of the volumes being deleted that are gone, or have come back in another status.
-    async fn left(&self, call: &Call, leaving: &[&String]) -> Result<Vec<(String, Option<Volume>)>> {
+    async fn left(&self, call: &Call, leaving: &[&String]) -> Result<Vec<(String, Option<SeenVolume>)>> {
         let still: HashSet<String> = match leaving {
             [] | [_] => HashSet::new(),
             _ => {
@@ -159,20 +94,8 @@ impl VolumeSource {
                 self.cinder.all_volumes(call, listing).await?.into_iter().map(|volume| volume.id).collect()
             }
         };
-        let mut asking = JoinSet::new();
-        for id in leaving.iter().filter(|id| !still.contains(**id)) {
-            let (cinder, call, id) = (self.cinder.clone(), call.clone(), (*id).clone());
-            asking.spawn(async move {
-                let volume = found(cinder.volume(&call, &id).await);
-                (id, volume)
-            });
-        }
-        let mut left = Vec::new();
-        while let Some(answer) = asking.join_next().await {
-            let (id, volume) = answer.map_err(|error| Error::internal("ask for a volume").because(error))?;
-            left.push((id, volume?));
-        }
-        Ok(left)
+        let left = leaving.iter().filter(|id| !still.contains(**id)).map(|id| (*id).clone());
+        each(self, call, left).await
     }
 
     /// The wanted volumes of a list, those that are being made with their namesakes of the same list.
@@ -193,7 +116,7 @@ impl VolumeSource {
 
 /// How far the next look at changes overlaps with the one before, given the time of the last wide one.
 fn overlap(last_wide_look: &Mutex<Option<Instant>>) -> Duration {
-    let mut last = lock(last_wide_look);
+    let mut last = last_wide_look.lock().unwrap_or_else(PoisonError::into_inner);
     if last.is_some_and(|last| last.elapsed() < BETWEEN_WIDE_LOOKS) {
         return OVERLAP;
     }
@@ -218,12 +141,7 @@ impl Source for VolumeSource {
 
     async fn many(&self, call: &Call, ids: &[String], since: Duration) -> Result<Vec<(String, Option<SeenVolume>)>> {
         let (leaving, staying): (Vec<&String>, Vec<&String>) = ids.iter().partition(|id| self.notes.is_leaving(id));
-        let mut seen: Vec<_> = self
-            .left(call, &leaving)
-            .await?
-            .into_iter()
-            .map(|(id, volume)| (id, volume.map(|volume| SeenVolume { volume, namesakes: Vec::new() })))
-            .collect();
+        let mut seen = self.left(call, &leaving).await?;
         if let [only] = staying.as_slice() {
             seen.push(((*only).clone(), self.one(call, only).await?));
         } else if !staying.is_empty() {
@@ -236,14 +154,8 @@ impl Source for VolumeSource {
     }
 }
 
-/// How many snapshots or backups one look shows for so many that are waited for: the latest changes are theirs, and
-/// those that others made meanwhile.
-fn page_for(waited_for: usize) -> u32 {
-    u32::try_from(waited_for).unwrap_or(u32::MAX).saturating_mul(2).clamp(50, super::LARGEST_PAGE)
-}
-
 macro_rules! by_latest_change {
-    ($(#[$doc:meta])* $source:ident, $object:ty, $noun:literal, $one:ident, $list:ident) => {
+    ($(#[$doc:meta])* $source:ident, $object:ty, $one:ident, $list:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone)]
         pub struct $source {
@@ -281,18 +193,7 @@ macro_rules! by_latest_change {
                     .map(|object| (object.id.clone(), Some(object)))
                     .collect();
                 // Gone, or not changed yet.
-                let mut asking = JoinSet::new();
-                for id in missing {
-                    let (source, call, id) = (self.clone(), call.clone(), id.to_owned());
-                    asking.spawn(async move {
-                        let object = source.one(&call, &id).await;
-                        (id, object)
-                    });
-                }
-                while let Some(answer) = asking.join_next().await {
-                    let (id, object) = answer.map_err(|error| Error::internal(concat!("ask for a ", $noun)).because(error))?;
-                    seen.push((id, object?));
-                }
+                seen.extend(each(self, call, missing.into_iter().map(str::to_owned)).await?);
                 Ok(seen)
             }
         }
@@ -301,33 +202,18 @@ macro_rules! by_latest_change {
 
 by_latest_change!(
     /// Snapshots. Many: the latest changes, and those that are not among them one by one.
-    SnapshotSource, Snapshot, "snapshot", snapshot, snapshots
+    SnapshotSource, Snapshot, snapshot, snapshots
 );
 by_latest_change!(
     /// Backups. Many: the latest changes, and those that are not among them one by one.
-    BackupSource, Backup, "backup", backup, backups
+    BackupSource, Backup, backup, backups
 );
 
 #[cfg(test)]
 mod tests {
-    use super::{VolumeNotes, WIDE_OVERLAP, overlap, page_for};
-    use std::sync::{Arc, Mutex};
+    use super::{WIDE_OVERLAP, overlap};
+    use std::sync::Mutex;
     use std::time::Duration;
-
-    #[test]
-    fn notes_last_as_long_as_their_guards() {
-        let notes = Arc::new(VolumeNotes::default());
-        let first = notes.leaving("v");
-        let second = notes.leaving("v");
-        drop(first);
-        assert!(notes.is_leaving("v"));
-        drop(second);
-        assert!(!notes.is_leaving("v"));
-        let named = notes.being_made("v", "pvc-1");
-        assert_eq!(notes.name_of("v").as_deref(), Some("pvc-1"));
-        drop(named);
-        assert_eq!(notes.name_of("v"), None);
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_look_reaches_far_back_now_and_then() {
@@ -340,10 +226,5 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         assert_eq!(wide, [0, 10, 20]);
-    }
-
-    #[test]
-    fn pages_grow_with_the_number_of_waiters_within_bounds() {
-        assert_eq!([1, 25, 26, 400, 5000, usize::MAX].map(page_for), [50, 50, 52, 800, 1000, 1000]);
     }
 }

@@ -5,15 +5,18 @@
 //! good (a server was deleted behind Cinder's back, a compute service died half-way), Nova's word counts, and Cinder's
 //! left-over attachment is removed; Cinder itself refuses that as long as Nova still uses it.
 
-use super::failure::{is_refused_with, is_stuck, says, wrong_state};
+use super::failure::{is_stuck, wrong_state};
 use super::host::tag::of_cluster;
-use super::volume::{gib, needs_sharing};
-use super::{CinderProvider, Cloud, found};
+use super::volume::needs_sharing;
+use super::{CinderProvider, Cloud};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Bytes, Capability, Connection, KIND_NOVA, NodeId, VolumeId};
 use crate::openstack::cinder::{Volume, VolumeStatus};
+use crate::openstack::client::found;
+use crate::provider::failure::{is_refused_with, says};
 use crate::provider::handle::{Uuid, VolumeHandle, server_of};
+use crate::provider::size::gib;
 use std::time::Duration;
 
 /// How long to wait before a request is repeated that came too early; it grows with each repetition.
@@ -157,14 +160,14 @@ impl CinderProvider {
     pub(super) async fn detach(&self, call: &Call, id: &VolumeId, node: &NodeId) -> Result<()> {
         // What cannot exist is not attached.
         let (Some(volume), Some(server)) = (VolumeHandle::parse(id), server_of(node)) else { return Ok(()) };
-        let cloud = self.cloud(&volume.cloud)?;
+        let cloud = self.clouds.of_handle(&volume.cloud)?;
         self.detach_from(call, cloud, volume.id.as_str(), server.as_str()).await
     }
 
     /// The same for all nodes.
     pub(super) async fn detach_everywhere(&self, call: &Call, id: &VolumeId) -> Result<()> {
         let Some(handle) = VolumeHandle::parse(id) else { return Ok(()) };
-        let cloud = self.cloud(&handle.cloud)?;
+        let cloud = self.clouds.of_handle(&handle.cloud)?;
         let id = handle.id.as_str();
         let attachments = match cloud.cinder.attachments(call, id).await {
             Ok(attachments) => attachments,

@@ -13,16 +13,19 @@
 //! | a finished backup | remove the snapshot |
 //! | a failed backup | remove both, say why |
 
-use super::failure::{creation_refused, ended_in_error, is_refused_with, is_unclear, says};
+use super::failure::{creation_refused, ended_in_error};
 use super::parameters::SnapshotParameters;
-use super::snapshot::{Label, PATIENCE, await_ready, remove_snapshot};
-use super::volume::gib;
-use super::{CinderProvider, Cloud, found};
+use super::snapshot::{Label, await_ready, remove_snapshot};
+use super::{CinderProvider, Cloud};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Snapshot, SnapshotSpec};
 use crate::openstack::cinder::{Backup, BackupStatus, Listing, NewBackup};
+use crate::openstack::client::found;
+use crate::provider::SNAPSHOT_PATIENCE;
+use crate::provider::failure::{is_refused_with, is_unclear, says};
 use crate::provider::handle::{SnapshotHandle, VolumeHandle};
+use crate::provider::size::gib;
 
 impl CinderProvider {
     /// The story of a backup, from wherever it has got to.
@@ -133,7 +136,7 @@ impl CinderProvider {
             Some(backup) if backup.status == BackupStatus::Creating => Ok(None),
             Some(backup) => Ok(Some(backup.clone())),
         });
-        let backup = match tokio::time::timeout(PATIENCE, wait).await {
+        let backup = match tokio::time::timeout(SNAPSHOT_PATIENCE, wait).await {
             Ok(backup) => backup?,
             Err(_out_of_patience) => cloud.cinder.backup(call, id).await?,
         };

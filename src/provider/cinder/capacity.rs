@@ -3,16 +3,15 @@
 use super::parameters::VolumeParameters;
 use super::{CinderProvider, Cloud};
 use crate::call::Call;
-use crate::error::{Error, Kind, Result};
-use crate::model::{Bytes, StringMap, Topology};
-use crate::openstack::cinder::{Pool, Quota};
+use crate::error::{Kind, Result};
+use crate::model::{StringMap, Topology};
+use crate::openstack::cinder::Pool;
+use crate::openstack::objects::Quota;
+use crate::provider::size::{LARGEST_GIB, room_of};
 use crate::provider::{Capacity, Room};
 use async_trait::async_trait;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-
-/// The largest size that is ever reported, where nothing bounds it: what fits into an `int64` of bytes.
-const LARGEST_GIB: u64 = (i64::MAX as u64) / Bytes::GIB;
 
 #[async_trait]
 impl Capacity for CinderProvider {
@@ -25,14 +24,14 @@ impl CinderProvider {
     async fn measure(&self, call: &Call, parameters: &StringMap, topology: Option<&Topology>) -> Result<Room> {
         let parameters = VolumeParameters::parse(&self.names, parameters)?;
         // GetCapacity carries no secret, so it can only be about the default cloud.
-        let cloud = self.cloud("")?;
+        let cloud = self.clouds.of_handle("")?;
         let zone = self.zones.zone_of(topology);
         if let (Some(wanted), Some(zone)) = (&parameters.availability, zone)
             && wanted != zone
             && !self.zones.ignore_volume_zone
         {
             // The class puts its volumes into another zone.
-            return room(0, Some(0));
+            return room_of(0, Some(0));
         }
         let quotas = quotas(call, cloud).await?;
         let pools = visible_pools(call, cloud).await?.map(|pools| space_of(&pools));
@@ -40,7 +39,7 @@ impl CinderProvider {
         let per_volume = quotas.get("per_volume_gigabytes").and_then(|quota| u64::try_from(quota.limit).ok());
         let available = left.into_iter().chain(pools.and_then(|space| space.total)).min().unwrap_or(LARGEST_GIB);
         let largest = per_volume.into_iter().chain(pools.and_then(|space| space.largest)).chain([available]).min();
-        room(available, largest)
+        room_of(available, largest)
     }
 }
 
@@ -52,11 +51,6 @@ async fn visible_pools(call: &Call, cloud: &Cloud) -> Result<Option<Vec<Pool>>> 
     let pools = cloud.cinder.pools(call).await?;
     cloud.pools_are_hidden.store(pools.is_none(), Ordering::Relaxed);
     Ok(pools)
-}
-
-fn room(available: u64, largest: Option<u64>) -> Result<Room> {
-    let bytes = |gib: u64| Bytes::from_gib(gib.min(LARGEST_GIB)).ok_or_else(|| Error::internal("a size over 8 EiB"));
-    Ok(Room { available: bytes(available)?, largest: largest.map(bytes).transpose()?, smallest: Bytes::from_gib(1) })
 }
 
 /// The project's quotas; where the project or the right to see them is missing, the plain limits.
@@ -108,8 +102,9 @@ fn space_of(pools: &[Pool]) -> Space {
 
 #[cfg(test)]
 mod tests {
-    use super::{LARGEST_GIB, Space, quota_left, room, space_of};
-    use crate::openstack::cinder::{Pool, Quota};
+    use super::{Space, quota_left, space_of};
+    use crate::openstack::cinder::Pool;
+    use crate::openstack::objects::Quota;
     use serde_json::json;
     use std::collections::HashMap;
 
@@ -143,12 +138,5 @@ mod tests {
         assert_eq!(space_of(&[pool(json!(5)), pool(json!(7.9))]), Space { total: Some(12), largest: Some(7) });
         assert_eq!(space_of(&[pool(json!(5)), pool(json!("infinite"))]), Space { total: None, largest: None });
         assert_eq!(space_of(&[]), Space { total: Some(0), largest: Some(0) });
-    }
-
-    #[test]
-    fn no_bound_is_the_largest_number_there_is() {
-        let all = room(u64::MAX, None).unwrap();
-        assert_eq!(all.available.gib_floor(), LARGEST_GIB);
-        assert!(i64::try_from(all.available.get()).is_ok());
     }
 }

@@ -1,12 +1,13 @@
 //! Growing volumes, in use or not.
 
-use super::failure::{ended_in_error, is_refused_with, says, wrong_state};
-use super::volume::gib;
+use super::failure::{ended_in_error, wrong_state};
 use super::{CinderProvider, Cloud};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Bytes, Capability, SizeRange, VolumeId};
 use crate::openstack::cinder::{EXTEND_IN_USE, Volume, VolumeStatus};
+use crate::provider::failure::{is_refused_with, says};
+use crate::provider::size::gib;
 use crate::provider::{Expand, Expanded};
 use async_trait::async_trait;
 

@@ -4,47 +4,14 @@ use super::Cloud;
 use crate::call::Call;
 use crate::error::{Error, Kind};
 use crate::openstack::cinder::{Message, Volume, VolumeStatus};
-use crate::openstack::client::Refusal;
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use crate::provider::failure::{is_refused_with, says};
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// Details of Cinder's messages that say that there is no room: no back end, quota, no space for an image.
 const NO_ROOM: [&str; 3] = ["003", "006", "007"];
 
-/// How long a request whose answer was lost may still be on its way.
-const DOUBT: Duration = Duration::from_secs(5);
-
 /// How long a volume may stay in a passing state of an attachment before that state counts as stuck.
 const STUCK: Duration = Duration::from_secs(150);
-
-/// What OpenStack said, if it was OpenStack that refused.
-pub(super) fn refusal(error: &Error) -> Option<&Refusal> {
-    error.cause()
-}
-
-/// Whether OpenStack refused with this status.
-pub(super) fn is_refused_with(error: &Error, status: u16) -> bool {
-    refusal(error).is_some_and(|refusal| refusal.status == status)
-}
-
-/// Whether the words of a refusal contain one of these.
-pub(super) fn says(error: &Error, words: &[&str]) -> bool {
-    refusal(error).is_some_and(|refusal| {
-        let message = refusal.message.to_lowercase();
-        words.iter().any(|word| message.contains(word))
-    })
-}
-
-/// Whether a request may still be carried out later: there was no answer, or only that of a proxy that gave up waiting.
-/// (Whatever the service itself answers, what it has done by then is there to be found.)
-pub(super) fn is_unclear(error: &Error) -> bool {
-    match refusal(error) {
-        Some(refusal) => matches!(refusal.status, 502 | 504),
-        None => matches!(error.kind(), Kind::Unavailable | Kind::Internal | Kind::Deadline),
-    }
-}
 
 /// What a refused creation means. Cinder says 400 both for what can never work and for a source that is busy now.
 pub(super) fn creation_refused(error: Error, what: &str) -> Error {
@@ -123,40 +90,13 @@ pub(super) fn is_stuck(volume: &Volume, now: Option<jiff::Timestamp>) -> bool {
     now.duration_since(changed) > jiff::SignedDuration::try_from(STUCK).unwrap_or(jiff::SignedDuration::MAX)
 }
 
-/// Names for which a creation was sent and its answer lost: the object may still appear.
-#[derive(Debug, Default)]
-pub(super) struct Doubts {
-    sent: Mutex<HashMap<String, Instant>>,
-}
-
-impl Doubts {
-    /// Notes that the answer to a creation under this name was lost just now.
-    pub(super) fn note(&self, name: &str) {
-        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
-        sent.retain(|_, when| when.elapsed() < DOUBT);
-        sent.insert(name.to_owned(), Instant::now());
-    }
-
-    /// How long a lost creation under this name may still be on its way; nothing if there is none. Asked once.
-    pub(super) fn take(&self, name: &str) -> Option<Duration> {
-        let when = self.sent.lock().unwrap_or_else(PoisonError::into_inner).remove(name)?;
-        DOUBT.checked_sub(when.elapsed())
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Doubts, creation_refused, is_stuck, is_unclear, reason, wrong_state};
-    use crate::error::{Error, Kind};
+    use super::{creation_refused, is_stuck, reason, wrong_state};
+    use crate::error::Kind;
     use crate::openstack::cinder::{Message, Volume};
-    use crate::openstack::client::Refusal;
+    use crate::provider::failure::refused;
     use serde_json::json;
-    use std::time::Duration;
-
-    fn refused(status: u16, message: &str) -> Error {
-        let refusal = Refusal { status, message: message.to_owned(), request_id: None };
-        Error::new(refusal.kind(), "refused").because(refusal)
-    }
 
     fn volume(status: &str) -> Volume {
         serde_json::from_value(json!({"id": "v", "status": status, "updated_at": "2026-11-21T08:00:00.000000",
@@ -177,16 +117,6 @@ mod tests {
         ] {
             assert_eq!(creation_refused(refused(status, message), "the source").kind(), kind, "{status} {message}");
         }
-    }
-
-    #[test]
-    fn only_lost_answers_are_unclear() {
-        assert!(is_unclear(&Error::new(Kind::Unavailable, "connection reset")));
-        assert!(is_unclear(&refused(504, "gateway")));
-        assert!(!is_unclear(&refused(429, "slow down")));
-        assert!(!is_unclear(&refused(503, "away")));
-        assert!(!is_unclear(&refused(400, "no")));
-        assert!(!is_unclear(&Error::new(Kind::Unauthenticated, "no")));
     }
 
     #[test]
@@ -226,18 +156,5 @@ mod tests {
         assert!(!is_stuck(&volume("detaching"), at("2026-11-21T08:01:00Z")));
         assert!(is_stuck(&volume("detaching"), at("2026-11-21T08:03:00Z")));
         assert!(!is_stuck(&volume("detaching"), None));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn doubts_pass() {
-        let doubts = Doubts::default();
-        assert_eq!(doubts.take("a"), None);
-        doubts.note("a");
-        tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(doubts.take("a"), Some(Duration::from_secs(3)));
-        assert_eq!(doubts.take("a"), None);
-        doubts.note("b");
-        tokio::time::advance(Duration::from_secs(6)).await;
-        assert_eq!(doubts.take("b"), None);
     }
 }

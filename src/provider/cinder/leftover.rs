@@ -2,11 +2,13 @@
 //! attempts that broke off half-way. Nova's word counts; and Cinder refuses to remove what Nova still uses.
 
 use super::attachment::await_detached;
-use super::failure::{is_refused_with, is_stuck};
-use super::{CinderProvider, Cloud, found};
+use super::failure::is_stuck;
+use super::{CinderProvider, Cloud};
 use crate::call::Call;
 use crate::error::{Kind, Result};
 use crate::openstack::cinder::{AttachmentStatus, Volume, VolumeStatus};
+use crate::openstack::client::found;
+use crate::provider::failure::is_refused_with;
 
 impl CinderProvider {
     /// Nova knows of no such attachment: sees to it that Cinder does not either.

@@ -1,8 +1,8 @@
 //! Volumes of Cinder, attached to servers by Nova and to other hosts by Cinder itself.
 //!
-//! One file per noun: [`volume`] (make, remove, look), [`attachment`] and [`host`] (publish, unpublish), [`snapshot`], [`backup`],
-//! [`expansion`], [`capacity`]; [`names`], [`parameters`] and [`topology`] are what classes and metadata say, [`failure`]
-//! what refusals mean. There is no store: everything is found again by name, metadata and state.
+//! One file per noun: [`volume`] (make, remove, look), [`attachment`] and [`host`] (publish, unpublish), [`snapshot`],
+//! [`backup`], [`expansion`], [`capacity`]; [`parameters`] is what classes say, [`failure`] what refusals mean. There is
+//! no store: everything is found again by name, metadata and state.
 
 mod attachment;
 mod backup;
@@ -12,35 +12,33 @@ mod failure;
 mod host;
 mod leftover;
 mod listing;
-pub mod names;
 pub mod parameters;
 mod snapshot;
 mod source;
-pub mod topology;
 mod volume;
 
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::initiator::Initiator;
 use crate::model::{
-    Capability, CephClient, Connection, NodeId, Page, PageRequest, Secrets, StringMap, Volume, VolumeId, VolumeSpec,
+    Capability, CephClient, Connection, NodeId, Page, PageRequest, StringMap, Volume, VolumeId, VolumeSpec,
     VolumeStatus,
 };
-use crate::openstack::cinder::{self, BackupSource, Cinder, SnapshotSource, VolumeNotes, VolumeSource};
+use crate::openstack::cinder::{self, BackupSource, Cinder, SnapshotSource, VolumeSource};
 use crate::openstack::client::{Client, Microversion};
+use crate::openstack::notes::Notes;
 use crate::openstack::nova::{Nova, ServerSource};
 use crate::openstack::watch::Watch;
-use crate::provider::handle::{Uuid, VolumeHandle, check_cloud_name, server_of};
+use crate::provider::clouds::Clouds;
+use crate::provider::failure::Doubts;
+use crate::provider::handle::{Uuid, VolumeHandle, server_of};
+use crate::provider::names::Names;
+use crate::provider::topology::Zones;
 use crate::provider::{Capacity, Expand, Provider, Snapshots};
 use async_trait::async_trait;
-use failure::Doubts;
 use host::known::{Hosts, Shapes, Turns};
-use names::Names;
-use secrecy::ExposeSecret;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use topology::Zones;
 
 /// The oldest Cinder that this provider works with: attachments are objects of their own (Ocata).
 const OLDEST_CINDER: Microversion = cinder::ATTACHMENTS;
@@ -48,7 +46,7 @@ const OLDEST_CINDER: Microversion = cinder::ATTACHMENTS;
 /// How the provider behaves.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The driver's name; [`names::CINDER_CSI`] makes it a drop-in.
+    /// The driver's name; [`crate::provider::names::CINDER_CSI`] makes it a drop-in.
     pub driver: String,
     /// The cluster's name, by which it knows its own volumes.
     pub cluster: String,
@@ -100,7 +98,7 @@ struct Cloud {
     name: String,
     cinder: Cinder,
     nova: Nova,
-    notes: Arc<VolumeNotes>,
+    notes: Arc<Notes>,
     volumes: Watch<VolumeSource>,
     snapshots: Watch<SnapshotSource>,
     backups: Watch<BackupSource>,
@@ -114,7 +112,7 @@ struct Cloud {
 impl Cloud {
     fn new(name: String, cinder: Client, nova: Client) -> Self {
         let (cinder, nova) = (Cinder::new(cinder), Nova::new(nova));
-        let notes = Arc::new(VolumeNotes::default());
+        let notes = Arc::new(Notes::default());
         Self {
             name,
             volumes: Watch::new(VolumeSource::new(cinder.clone(), Arc::clone(&notes))),
@@ -139,7 +137,7 @@ pub struct CinderProvider {
     attach: Attach,
     ceph: Arc<dyn CephClients>,
     hosts: Hosts,
-    clouds: BTreeMap<String, Cloud>,
+    clouds: Clouds<Cloud>,
 }
 
 impl CinderProvider {
@@ -150,51 +148,10 @@ impl CinderProvider {
     pub fn new(settings: &Settings, clouds: impl IntoIterator<Item = (String, Client, Client)>) -> Result<Self> {
         let names = Names::new(&settings.driver, &settings.cluster);
         let zones = Zones { key: names.topology_key().to_owned(), ignore_volume_zone: settings.ignore_volume_zone };
-        let mut by_name = BTreeMap::new();
-        for (name, cinder, nova) in clouds {
-            check_cloud_name(&name)?;
-            if by_name.insert(name.clone(), Cloud::new(name.clone(), cinder, nova)).is_some() {
-                return Err(Error::invalid(format!("two clouds are called {name:?}")));
-            }
-        }
-        if by_name.is_empty() {
-            return Err(Error::invalid("no cloud is configured"));
-        }
+        let clouds =
+            Clouds::new(clouds.into_iter().map(|(name, cinder, nova)| (name.clone(), Cloud::new(name, cinder, nova))))?;
         let (attach, ceph) = (settings.attach, Arc::clone(&settings.ceph));
-        Ok(Self { names, zones, attach, ceph, hosts: Hosts::default(), clouds: by_name })
-    }
-
-    /// The cloud that a class's secret names; without one, the default cloud.
-    fn cloud_of_class(&self, secrets: &Secrets) -> Result<&Cloud> {
-        let name = secrets.get(parameters::CLOUD_SECRET).map_or("", |secret| secret.expose_secret());
-        self.cloud_named(name).ok_or_else(|| {
-            Error::invalid(format!(
-                "the secret of the class says cloud {name:?}, which is not configured; the clouds are {}",
-                self.cloud_names()
-            ))
-        })
-    }
-
-    /// The cloud of a handle. A name that is not configured is no proof that the object does not exist.
-    fn cloud(&self, name: &str) -> Result<&Cloud> {
-        self.cloud_named(name).ok_or_else(|| {
-            Error::wrong_state(format!(
-                "the handle names cloud {name:?}, which is not configured; the clouds are {}: add its section to cloud.conf",
-                self.cloud_names()
-            ))
-        })
-    }
-
-    /// A cloud by name. Where there is only one and it has a name, it is the default as well.
-    fn cloud_named(&self, name: &str) -> Option<&Cloud> {
-        self.clouds.get(name).or_else(|| match name {
-            "" if self.clouds.len() == 1 => self.clouds.values().next(),
-            _ => None,
-        })
-    }
-
-    fn cloud_names(&self) -> String {
-        self.clouds.keys().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
+        Ok(Self { names, zones, attach, ceph, hosts: Hosts::default(), clouds })
     }
 
     /// What kind of node this is, if there is a way to attach volumes to it.
@@ -232,7 +189,7 @@ impl CinderProvider {
     /// The volume of a handle, which must be one that can exist.
     fn existing(&self, id: &VolumeId) -> Result<(VolumeHandle, &Cloud)> {
         let handle = VolumeHandle::parse(id).ok_or_else(|| Error::not_found(format!("there is no volume {id}")))?;
-        let cloud = self.cloud(&handle.cloud)?;
+        let cloud = self.clouds.of_handle(&handle.cloud)?;
         Ok((handle, cloud))
     }
 }
@@ -300,7 +257,7 @@ impl Provider for CinderProvider {
     }
 
     async fn ready(&self, call: &Call) -> Result<()> {
-        for cloud in self.clouds.values() {
+        for cloud in self.clouds.all() {
             new_enough(call, "Cinder", cloud.cinder.client(), OLDEST_CINDER).await?;
             if self.attach == Attach::Host {
                 new_enough(call, "Cinder", cloud.cinder.client(), cinder::COMPLETE_ATTACHMENT).await?;
@@ -342,13 +299,4 @@ async fn new_enough(call: &Call, service: &str, client: &Client, oldest: Microve
         )));
     }
     Ok(())
-}
-
-/// A 404 is an answer, every other error is an error.
-fn found<T>(answer: Result<T>) -> Result<Option<T>> {
-    match answer {
-        Ok(object) => Ok(Some(object)),
-        Err(error) if error.is(Kind::NotFound) => Ok(None),
-        Err(error) => Err(error),
-    }
 }

@@ -1,11 +1,10 @@
 //! The parameters of StorageClasses and VolumeSnapshotClasses.
-//!
-//! An unknown parameter is refused, with the nearest known one: a typing error would otherwise be found when the wrong
-//! disk is full. Standing in for cinder-csi, which ignores what it does not know, it is only warned about.
+//! Unknown ones are treated as [`crate::provider::parameters`] says.
 
-use super::names::{KUBERNETES_NAMES, Names};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::StringMap;
+use crate::provider::names::Names;
+use crate::provider::parameters::{refuse_unknown, value_of, wrong_value};
 
 /// The volume type.
 pub const TYPE: &str = "type";
@@ -30,12 +29,6 @@ pub const MKFS_OPTIONS_CONTEXT: &str = "mkfs-options";
 /// The word of the `volume_context` key by which cinder-csi's node side knows that a file system must be grown.
 pub const RESIZE_REQUIRED_CONTEXT: &str = "resizeRequired";
 
-/// Keys that the sidecars take for themselves or pass on; none of them is ours to judge.
-const SIDECAR_PREFIX: &str = "csi.storage.k8s.io/";
-
-/// The key of a class's secret that says in which cloud it is.
-pub const CLOUD_SECRET: &str = "cloud";
-
 /// What a StorageClass says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VolumeParameters {
@@ -56,7 +49,7 @@ impl VolumeParameters {
         refuse_unknown(names, parameters, &OF_VOLUMES)?;
         let mut context = StringMap::new();
         if let Some(options) = value_of(parameters, MKFS_OPTIONS) {
-            context.insert(names.context_key(MKFS_OPTIONS_CONTEXT), options);
+            context.insert(names.key(MKFS_OPTIONS_CONTEXT), options);
         }
         Ok(Self { volume_type: value_of(parameters, TYPE), availability: value_of(parameters, AVAILABILITY), context })
     }
@@ -110,51 +103,12 @@ impl SnapshotParameters {
     }
 }
 
-/// A value; an empty one counts as none.
-fn value_of(parameters: &StringMap, key: &str) -> Option<String> {
-    parameters.get(key).filter(|value| !value.is_empty()).cloned()
-}
-
-fn wrong_value(key: &str, value: &str, expected: &str) -> Error {
-    Error::invalid(format!("parameters: {key} is {value:?}, and must be {expected}"))
-}
-
-fn refuse_unknown(names: &Names, parameters: &StringMap, known: &[&str]) -> Result<()> {
-    for key in parameters.keys() {
-        if known.contains(&key.as_str()) || KUBERNETES_NAMES.contains(&key.as_str()) || key.starts_with(SIDECAR_PREFIX)
-        {
-            continue;
-        }
-        let hint = match nearest(key, known) {
-            Some(near) => format!("did you mean {near:?}?"),
-            None => format!("the known ones are {}", known.join(", ")),
-        };
-        if names.is_drop_in() {
-            tracing::warn!(parameter = %key, "unknown parameter ignored; {hint}");
-        } else {
-            return Err(Error::invalid(format!("parameters: {key:?} is unknown; {hint}")));
-        }
-    }
-    Ok(())
-}
-
-/// The known word that somebody who typed this most likely meant.
-fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    let plain = |text: &str| text.to_ascii_lowercase().replace(['-', '_'], "");
-    known
-        .iter()
-        .map(|candidate| (strsim::damerau_levenshtein(&plain(word), &plain(candidate)), *candidate))
-        .min()
-        .filter(|(distance, candidate)| distance * 3 <= candidate.len())
-        .map(|(_, candidate)| candidate)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{MKFS_OPTIONS, SnapshotParameters, SnapshotType, VolumeParameters, nearest};
+    use super::{MKFS_OPTIONS, SnapshotParameters, SnapshotType, VolumeParameters};
     use crate::error::Kind;
     use crate::model::StringMap;
-    use crate::provider::cinder::names::{CINDER_CSI, Names};
+    use crate::provider::names::{CINDER_CSI, Names};
 
     fn map(pairs: &[(&str, &str)]) -> StringMap {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
@@ -216,12 +170,5 @@ mod tests {
             assert_eq!(error.kind(), Kind::InvalidArgument);
             assert!(error.to_string().contains(key) && error.to_string().contains(value), "{error}");
         }
-    }
-
-    #[test]
-    fn nothing_near_is_no_hint() {
-        assert_eq!(nearest("", &["type"]), None);
-        assert_eq!(nearest("tpye", &["type", "availability"]), Some("type"));
-        assert_eq!(nearest("zzz", &["type"]), None);
     }
 }

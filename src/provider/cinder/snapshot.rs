@@ -2,23 +2,24 @@
 //!
 //! As with volumes, name and metadata are the way back to what an earlier call began.
 
-use super::failure::{self, creation_refused, ended_in_error, is_refused_with, is_unclear};
+use super::failure::{creation_refused, ended_in_error};
 use super::parameters::{SnapshotParameters, SnapshotType};
-use super::volume::gib;
-use super::{CinderProvider, Cloud, found};
+use super::{CinderProvider, Cloud};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::model::{
     Page, PageRequest, Snapshot, SnapshotFilter, SnapshotId, SnapshotSpec, Topology, TopologyRequirement,
 };
-use crate::openstack::cinder::{self, Listing, Metadata, NewSnapshot, SNAPSHOT_IN_USE, SnapshotStatus};
-use crate::provider::Snapshots;
+use crate::openstack::cinder::{self, Listing, NewSnapshot, SNAPSHOT_IN_USE, SnapshotStatus};
+use crate::openstack::client::found;
+use crate::openstack::objects::Metadata;
+use crate::provider::failure::{is_refused_with, is_unclear, says};
 use crate::provider::handle::{SnapshotHandle, SnapshotKind, VolumeHandle};
+use crate::provider::names::check_name;
+use crate::provider::size::gib;
+use crate::provider::{SNAPSHOT_PATIENCE, Snapshots};
 use async_trait::async_trait;
 use std::time::Duration;
-
-/// How long a call waits for a snapshot or backup to become ready before it answers that it is not.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a snapshot is to be called and marked with.
 pub(super) struct Label<'a> {
@@ -52,11 +53,11 @@ impl CinderProvider {
     /// The story of CreateSnapshot.
     async fn take_snapshot(&self, call: &Call, spec: &SnapshotSpec) -> Result<Snapshot> {
         let parameters = SnapshotParameters::parse(&self.names, &spec.parameters)?;
-        super::volume::check_name(&spec.name)?;
+        check_name(&spec.name)?;
         let (volume, cloud) = self.existing(&spec.source)?;
         let volume = volume.id.as_str();
         // The secret of the class may name the cloud as well; the volume's own cloud is the only one possible.
-        if !spec.secrets.is_empty() && self.cloud_of_class(&spec.secrets)?.name != cloud.name {
+        if !spec.secrets.is_empty() && self.clouds.of_class(&spec.secrets)?.name != cloud.name {
             return Err(Error::invalid("the secret of the class names another cloud than that of the volume"));
         }
         let topology = self.snapshot_topology(call, cloud, volume, spec.topology.as_ref()).await?;
@@ -66,7 +67,7 @@ impl CinderProvider {
         let label =
             Label { name: &spec.name, metadata: self.names.metadata(&spec.parameters), force: parameters.force };
         let snapshot = self.find_or_take(call, cloud, volume, &label).await?;
-        let snapshot = await_ready(call, cloud, snapshot, Some(PATIENCE)).await?;
+        let snapshot = await_ready(call, cloud, snapshot, Some(SNAPSHOT_PATIENCE)).await?;
         self.describe_snapshot(cloud, &snapshot, topology)
     }
 
@@ -156,7 +157,7 @@ impl CinderProvider {
     async fn drop_snapshot(&self, call: &Call, id: &SnapshotId) -> Result<()> {
         // What cannot exist is not there.
         let Some(handle) = SnapshotHandle::parse(id) else { return Ok(()) };
-        let cloud = self.cloud(&handle.cloud)?;
+        let cloud = self.clouds.of_handle(&handle.cloud)?;
         let id = handle.id.as_str();
         if handle.kind == SnapshotKind::Backup {
             return self.remove_backup(call, cloud, id).await;
@@ -171,7 +172,7 @@ impl CinderProvider {
 
     async fn show_snapshot(&self, call: &Call, id: &SnapshotId) -> Result<Snapshot> {
         let handle = SnapshotHandle::parse(id).ok_or_else(|| Error::not_found(format!("there is no snapshot {id}")))?;
-        let cloud = self.cloud(&handle.cloud)?;
+        let cloud = self.clouds.of_handle(&handle.cloud)?;
         if handle.kind == SnapshotKind::Bare {
             match cloud.cinder.snapshot(call, handle.id.as_str()).await {
                 Ok(snapshot) => return self.describe_snapshot(cloud, &snapshot, Vec::new()),
@@ -305,7 +306,7 @@ pub(super) async fn remove_snapshot(call: &Call, cloud: &Cloud, id: &str) -> Res
                         };
                         cloud.snapshots.until(call, "settle snapshot", id, left).await?;
                     }
-                    SnapshotStatus::Available | SnapshotStatus::Error if failure::says(&error, &["status must be"]) => {
+                    SnapshotStatus::Available | SnapshotStatus::Error if says(&error, &["status must be"]) => {
                         // Cinder names the status in every refusal; part of a group is what remains.
                         return Err(error.as_kind(Kind::WrongState));
                     }

@@ -1,10 +1,11 @@
 //! What a new volume is made of: nothing, a snapshot, a backup, or another volume.
 
-use super::{CinderProvider, Cloud, found};
+use super::{CinderProvider, Cloud};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::model::{ContentSource, VolumeSpec};
 use crate::openstack::cinder;
+use crate::openstack::client::found;
 use crate::provider::handle::{SnapshotHandle, SnapshotKind, VolumeHandle};
 
 /// What a new volume is filled with, as Cinder sees it.
@@ -80,7 +81,7 @@ impl CinderProvider {
     }
 
     fn same_cloud(&self, cloud: &Cloud, name: &str, id: &impl std::fmt::Display) -> Result<()> {
-        if self.cloud(name)?.name == cloud.name {
+        if self.clouds.of_handle(name)?.name == cloud.name {
             return Ok(());
         }
         Err(Error::invalid(format!(

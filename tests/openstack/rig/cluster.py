@@ -48,9 +48,8 @@ class Cluster:
             self.controller = stack.enter_context(self.driver("controller", [
                 "--cloud-config", self.cloud_conf, "--cluster", "demo",
                 "--http-endpoint", self.metrics_url.split("/")[2], *self.attach]))
-            self.nodes = [stack.enter_context(self.driver(host.name, [
-                *self.identity(host),
-                "--plugin-dir", os.path.join(host.folder, "plugin")], host.enter)) for host in self.hosts]
+            self.nodes = [stack.enter_context(self.node(host, "127.0.0.%d" % number))
+                          for number, host in enumerate(self.hosts, 1)]
             self.stack = stack.pop_all()
         return self
 
@@ -79,11 +78,19 @@ class Cluster:
             return [*self.attach, "--host-name", host.name, "--zone", "nova"]
         return ["--metadata-search-order", "metadata-service"]
 
-    def driver(self, name, options, enter=()):
+    def node(self, host, address):
+        """address: from where it mounts shares, which mount-share believes."""
+        return self.driver(host.name, [
+            *self.identity(host), "--plugin-dir", os.path.join(host.folder, "plugin"),
+            *(option.format(address=address) for option in self.provider.node_options)],
+            host.enter, CLOUD_CLIENT_IP=address)
+
+    def driver(self, name, options, enter=(), **variables):
         role = "controller" if name == "controller" else "node"
         sock = os.path.join(self.folder, name + ".sock")
         command = [self.binary, role, "--provider", self.provider.name, "--endpoint", "unix://" + sock, *options]
-        return Driver(name, command, sock, os.path.join(self.folder, name + ".log"), self.env, enter)
+        return Driver(name, command, sock, os.path.join(self.folder, name + ".log"),
+                      dict(self.env, **variables), enter)
 
     @property
     def drivers(self):

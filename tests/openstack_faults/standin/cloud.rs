@@ -1,5 +1,6 @@
 //! The state of the cloud, and how it changes by itself.
 
+use super::manila::Manila;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -230,6 +231,8 @@ pub(crate) struct Cloud {
     pub(crate) tokens: BTreeSet<String>,
     pub(crate) cinder_highest: (u16, u16),
     pub(crate) nova_highest: (u16, u16),
+    pub(crate) manila_highest: (u16, u16),
+    pub(crate) manila: Manila,
     /// The most entries of a page, whatever is asked for.
     pub(crate) page: usize,
     /// Whether names are compared without regard to case, as MySQL's usual collations do.
@@ -274,6 +277,8 @@ impl Cloud {
             tokens: BTreeSet::new(),
             cinder_highest: (3, 71),
             nova_highest: (2, 104),
+            manila_highest: (2, 99),
+            manila: Manila::default(),
             page: 1000,
             loose_names: false,
             paces: Paces::default(),

@@ -145,8 +145,11 @@ fn serve_asked(shared: &Shared, asked: &Asked) -> Answer {
     if !asked.token.as_ref().is_some_and(|token| cloud.tokens.contains(token)) {
         return Answer::unauthorized(&format!("{}/identity/v3", cloud.url));
     }
-    let highest = if asked.service == Service::Nova { cloud.nova_highest } else { cloud.cinder_highest };
-    let lowest = if asked.service == Service::Nova { (2, 1) } else { (3, 0) };
+    let (lowest, highest) = match asked.service {
+        Service::Nova => ((2, 1), cloud.nova_highest),
+        Service::Manila => ((2, 0), cloud.manila_highest),
+        _ => ((3, 0), cloud.cinder_highest),
+    };
     if asked.microversion > highest || asked.microversion < lowest {
         let message = format!(
             "Version {}.{} is not supported by the API. Minimum is {}.{} and maximum is {}.{}.",
@@ -156,6 +159,7 @@ fn serve_asked(shared: &Shared, asked: &Asked) -> Answer {
     }
     match asked.service {
         Service::Nova => super::nova::answer(&mut cloud, asked),
+        Service::Manila => super::manila::answer(&mut cloud, asked),
         _ => super::cinder::answer(&mut cloud, asked),
     }
 }
@@ -174,6 +178,9 @@ fn render(answer: &Answer, asked: Option<&Asked>) -> Response<Full<Bytes>> {
         let (major, minor) = asked.microversion;
         match asked.service {
             Service::Keystone => {}
+            Service::Manila => {
+                response = response.header("x-openstack-manila-api-version", format!("{major}.{minor}"));
+            }
             // The token middleware answers before the API knows the version.
             _ if answer.status == 401 => {}
             Service::Cinder => {

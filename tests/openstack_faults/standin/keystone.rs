@@ -83,6 +83,7 @@ fn catalog(cloud: &Cloud) -> Vec<Value> {
         ("volumev3", "cinderv3", volume.clone()),
         ("block-storage", "cinder", volume),
         ("compute", "nova", format!("{url}/compute/v2.1")),
+        ("sharev2", "manilav2", format!("{url}/share/v2")),
     ]
     .into_iter()
     .filter(|(kind, _, _)| !cloud.hidden_services.contains(*kind))
@@ -123,6 +124,15 @@ pub(super) fn version_document(cloud: &Cloud, asked: &Asked) -> Option<Answer> {
         // Cinder wants a token for this one, Nova does not.
         let known = asked.token.as_ref().is_some_and(|token| cloud.tokens.contains(token));
         return known.then(|| Answer::json(200, document));
+    }
+    if asked.service == Service::Manila {
+        let (major, minor) = cloud.manila_highest;
+        return Some(Answer::json(
+            if asked.version_root { 200 } else { 300 },
+            json!({ "versions": [{ "id": "v2.0", "status": "CURRENT", "version": format!("{major}.{minor}"),
+                "min_version": "2.0", "updated": "2015-08-27T11:33:21Z", "media-types": [],
+                "links": [{ "rel": "self", "href": format!("{url}/share/v2/") }] }] }),
+        ));
     }
     let (major, minor) = cloud.nova_highest;
     let mut current = json!({

@@ -1,4 +1,4 @@
-//! A programmable, stateful stand-in for Keystone, Cinder and Nova.
+//! A programmable, stateful stand-in for Keystone, Cinder, Nova and Manila.
 //!
 //! It answers over real HTTP on loopback in the shapes, codes and words of the real services (2026.2; `fidelity.rs`
 //! compares the two). It takes no time unless told to ([`cloud::Pace`]), and it has faults on demand: of requests
@@ -11,6 +11,7 @@ pub(crate) mod cloud;
 pub(crate) mod fault;
 mod http;
 mod keystone;
+pub(crate) mod manila;
 mod nova;
 mod quota;
 pub(crate) mod request;

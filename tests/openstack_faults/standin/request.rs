@@ -10,6 +10,7 @@ pub(crate) enum Service {
     Keystone,
     Cinder,
     Nova,
+    Manila,
 }
 
 impl Service {
@@ -18,6 +19,7 @@ impl Service {
             Self::Keystone => "keystone",
             Self::Cinder => "cinder",
             Self::Nova => "nova",
+            Self::Manila => "manila",
         }
     }
 }
@@ -51,6 +53,7 @@ impl Asked {
             "identity" => Service::Keystone,
             "volume" => Service::Cinder,
             "compute" => Service::Nova,
+            "share" => Service::Manila,
             _ => return None,
         };
         let version_root = parts.next_if(|part| is_version(part)).is_some();
@@ -64,9 +67,14 @@ impl Asked {
         let body: Value = serde_json::from_str(&body_text).unwrap_or(Value::Null);
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let kind = if service == Service::Nova { "compute" } else { "volume" };
-        let oldest = if service == Service::Nova { (2, 1) } else { (3, 0) };
+        let oldest = match service {
+            Service::Nova => (2, 1),
+            Service::Manila => (2, 0),
+            _ => (3, 0),
+        };
         let microversion = header("openstack-api-version")
             .and_then(|value| value.strip_prefix(kind).map(|rest| rest.trim().to_owned()))
+            .or_else(|| header("x-openstack-manila-api-version").filter(|_| service == Service::Manila))
             .or_else(|| header("x-openstack-nova-api-version").filter(|_| service == Service::Nova))
             .and_then(|value| value.split_once('.').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?))));
         let mut line = format!("{method} {} /{}", service.name(), template(&path));
@@ -108,7 +116,11 @@ fn is_version(part: &str) -> bool {
 
 /// The path with `{}` for every part that is an id.
 fn template(path: &[String]) -> String {
-    const WORDS: [&str; 24] = [
+    const WORDS: [&str; 28] = [
+        "shares",
+        "export_locations",
+        "share-access-rules",
+        "quota-sets",
         "volumes",
         "snapshots",
         "backups",

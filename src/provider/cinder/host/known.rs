@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::initiator::Initiator;
 use crate::model::Bytes;
 use crate::openstack::cinder::Volume;
-use crate::provider::cinder::volume::gib;
+use crate::provider::size::gib;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::OwnedMutexGuard;

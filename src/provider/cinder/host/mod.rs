@@ -10,14 +10,16 @@ mod connection_info;
 pub(super) mod known;
 pub(super) mod tag;
 
-use super::failure::{is_refused_with, is_stuck, is_unclear, says, servers, wrong_state};
+use super::failure::{is_stuck, servers, wrong_state};
 use super::volume::needs_sharing;
-use super::{CinderProvider, Cloud, found};
+use super::{CinderProvider, Cloud};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::initiator::Initiator;
 use crate::model::{Capability, Connection, NodeId, VolumeId};
 use crate::openstack::cinder::{AttachedTo, AttachmentStatus, AttachmentWithInfo, NewAttachment, Volume, VolumeStatus};
+use crate::openstack::client::found;
+use crate::provider::failure::{is_refused_with, is_unclear, says};
 use crate::provider::handle::VolumeHandle;
 use connection_info::Told;
 use known::Shape;
@@ -97,7 +99,7 @@ impl CinderProvider {
 
     async fn detach_tagged(&self, call: &Call, id: &VolumeId, is_meant: impl Fn(&Tag) -> bool + Send) -> Result<()> {
         let Some(handle) = VolumeHandle::parse(id) else { return Ok(()) };
-        let cloud = self.cloud(&handle.cloud)?;
+        let cloud = self.clouds.of_handle(&handle.cloud)?;
         let id = handle.id.as_str();
         let _turn = call.bound("wait for another attachment", cloud.turns.wait(id)).await?;
         let Some(volume) = found(cloud.cinder.volume(call, id).await)? else { return Ok(()) };

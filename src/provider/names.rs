@@ -1,15 +1,17 @@
-//! The names that the driver writes into Cinder and Kubernetes, all made from the driver's own name.
+//! The names that the driver writes into OpenStack and Kubernetes, all made from the driver's own name.
 //!
-//! They follow cinder-csi's pattern: with its driver name they are its names, so its volumes are found and it finds ours.
+//! They follow the pattern of cinder-csi and manila-csi: with their driver names they are their names, so what they made
+//! is found and they find what we make.
 
-use crate::model::{StringMap, zone_key};
-use crate::openstack::cinder::Metadata;
+use crate::error::{Error, Result};
+use crate::model::{MANILA_CSI, StringMap, key_prefix, zone_key};
+use crate::openstack::objects::Metadata;
 
 /// The driver name of cinder-csi. With it, the driver behaves as a drop-in.
 pub const CINDER_CSI: &str = "cinder.csi.openstack.org";
 
 /// What provisioner and snapshotter say about the objects behind a request (`--extra-create-metadata`), and what is kept
-/// as metadata in Cinder.
+/// as metadata in OpenStack.
 pub const KUBERNETES_NAMES: [&str; 6] = [
     "csi.storage.k8s.io/pvc/name",
     "csi.storage.k8s.io/pvc/namespace",
@@ -22,13 +24,14 @@ pub const KUBERNETES_NAMES: [&str; 6] = [
 /// What stands before the name of the temporary snapshot of a backup.
 const TEMPORARY: &str = "for-backup-";
 
-/// The longest value that Cinder takes as metadata.
+/// The longest value that Cinder takes as metadata; Manila takes longer ones.
 const LONGEST_VALUE: usize = 255;
 
 /// The names of one driver in one cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
     driver: String,
+    prefix: String,
     cluster: String,
     cluster_key: String,
     topology_key: String,
@@ -40,20 +43,34 @@ impl Names {
     /// Of this driver in this cluster.
     #[must_use]
     pub fn new(driver: &str, cluster: &str) -> Self {
+        let prefix = key_prefix(driver);
         Self {
             driver: driver.to_owned(),
+            prefix: prefix.to_owned(),
             cluster: cluster.to_owned(),
-            cluster_key: format!("{driver}/cluster"),
+            cluster_key: format!("{prefix}/cluster"),
             topology_key: zone_key(driver),
-            temporary_key: format!("{driver}/for-backup"),
-            source_key: format!("{driver}/from-backup"),
+            temporary_key: format!("{prefix}/for-backup"),
+            source_key: format!("{prefix}/from-backup"),
         }
     }
 
-    /// Whether the driver stands in for cinder-csi.
+    /// The driver's own name.
+    #[must_use]
+    pub fn driver(&self) -> &str {
+        &self.driver
+    }
+
+    /// The name of the cluster.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    /// Whether the driver stands in for cinder-csi or manila-csi.
     #[must_use]
     pub fn is_drop_in(&self) -> bool {
-        self.driver == CINDER_CSI
+        self.driver == CINDER_CSI || self.prefix == MANILA_CSI
     }
 
     /// The key of the zone in topologies.
@@ -62,19 +79,13 @@ impl Names {
         &self.topology_key
     }
 
-    /// A key of the `volume_context`.
+    /// A key of the driver's own, in a `volume_context` or in metadata.
     #[must_use]
-    pub fn context_key(&self, word: &str) -> String {
-        format!("{}/{word}", self.driver)
+    pub fn key(&self, word: &str) -> String {
+        format!("{}/{word}", self.prefix)
     }
 
-    /// The cluster's name.
-    #[must_use]
-    pub fn cluster(&self) -> &str {
-        &self.cluster
-    }
-
-    /// What people read as description in Cinder.
+    /// What people read as description in OpenStack.
     #[must_use]
     pub fn description(&self) -> String {
         format!("Made by the CSI driver {} for the cluster {}", self.driver, self.cluster)
@@ -99,7 +110,7 @@ impl Names {
         metadata.get(&self.cluster_key) == Some(&self.cluster)
     }
 
-    /// The key that says of which backup a volume was made: Cinder does not show that.
+    /// The key that says of which backup a volume was made: OpenStack does not show that.
     #[must_use]
     pub fn source_key(&self) -> &str {
         &self.source_key
@@ -126,9 +137,23 @@ impl Names {
     }
 }
 
+/// The services cut white space off the ends of names: such an object would never be found again.
+///
+/// # Errors
+/// `InvalidArgument`.
+pub fn check_name(name: &str) -> Result<()> {
+    if name.trim() != name || name.len() > 255 {
+        return Err(Error::invalid(format!(
+            "name {name:?}: OpenStack takes at most 255 bytes without white space at either end"
+        )));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{CINDER_CSI, Names};
+    use super::{CINDER_CSI, Names, check_name};
+    use crate::error::Kind;
     use crate::model::StringMap;
 
     #[test]
@@ -144,7 +169,20 @@ mod tests {
         assert_eq!(metadata.get("cinder.csi.openstack.org/cluster").map(String::as_str), Some("kubernetes"));
         assert_eq!(metadata.get("csi.storage.k8s.io/pvc/name").map(String::as_str), Some("data"));
         assert_eq!(metadata.len(), 2);
-        assert_eq!(names.context_key("resizeRequired"), "cinder.csi.openstack.org/resizeRequired");
+        assert_eq!(names.key("resizeRequired"), "cinder.csi.openstack.org/resizeRequired");
+    }
+
+    #[test]
+    fn as_drop_in_for_manila_csi_the_protocol_is_in_no_key() {
+        for driver in ["nfs.manila.csi.openstack.org", "cephfs.manila.csi.openstack.org", "manila.csi.openstack.org"] {
+            let names = Names::new(driver, "kubernetes");
+            assert!(names.is_drop_in());
+            assert_eq!(names.topology_key(), "topology.manila.csi.openstack.org/zone");
+            assert!(names.metadata(&StringMap::new()).contains_key("manila.csi.openstack.org/cluster"));
+        }
+        let names = Names::new("notmanila.csi.openstack.org", "kubernetes");
+        assert!(!names.is_drop_in());
+        assert_eq!(names.topology_key(), "topology.notmanila.csi.openstack.org/zone");
     }
 
     #[test]
@@ -163,5 +201,13 @@ mod tests {
         assert_eq!(names.backup_of(&metadata), Some("snapshot-1"));
         assert_eq!(names.backup_of(&names.metadata(&StringMap::new())), None);
         assert_eq!(Names::new("d", "other").backup_of(&metadata), None);
+    }
+
+    #[test]
+    fn names_that_openstack_would_change_are_refused() {
+        assert!(check_name("pvc-1").is_ok());
+        for name in [" a", "a ", "\ta", &"x".repeat(256)] {
+            assert_eq!(check_name(name).unwrap_err().kind(), Kind::InvalidArgument);
+        }
     }
 }

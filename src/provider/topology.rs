@@ -1,7 +1,7 @@
 //! Zones: which one a new volume goes to, and from where it is reachable.
 //!
-//! The order: the `availability` parameter; the zone of the source, where that is allowed, since most clouds clone only
-//! within a zone; the preferred zones; the requisite ones. Where nothing is said, Cinder chooses.
+//! The order: the `availability` parameter; the zone of the source, where that is allowed, since most clouds copy only
+//! within a zone; the preferred zones; the requisite ones. Where nothing is said, the service chooses.
 
 use crate::error::{Error, Result};
 use crate::model::{Topology, TopologyRequirement};
@@ -17,7 +17,7 @@ pub struct Zones {
 }
 
 impl Zones {
-    /// The zone for a new volume; none lets Cinder choose.
+    /// The zone for a new volume; none lets the service choose.
     ///
     /// # Errors
     /// `InvalidArgument`: the parameter names a zone that the orchestrator does not allow.
@@ -41,7 +41,7 @@ impl Zones {
         if let Some(zone) = source
             && (allowed.is_empty() || self.ignore_volume_zone || allowed.contains(zone))
         {
-            // Cinder takes the zone of the source by itself.
+            // The service takes the zone of the source by itself.
             return Ok(None);
         }
         let Some(requirement) = requirement else { return Ok(None) };
@@ -124,7 +124,7 @@ mod tests {
             case(None, None, Some(requirement(&["a", "b"], &["b", "a"])), Ok(Some("b"))),
             case(None, None, Some(requirement(&["a", "b"], &[])), Ok(Some("a"))),
             case(None, None, Some(requirement(&[], &[])), Ok(None)),
-            // Cinder puts it beside its source …
+            // The service puts it beside its source …
             case(None, Some("a"), Some(requirement(&["a", "b"], &["b"])), Ok(None)),
             case(None, Some("a"), None, Ok(None)),
             // … unless nobody could reach it there.

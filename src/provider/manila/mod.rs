@@ -1,0 +1,192 @@
+//! Shares of Manila, opened to one node at a time.
+//!
+//! One file per noun: [`share`] (make, remove), [`access`] (publish, unpublish), [`client`] (who a node is to Manila),
+//! [`export`] (from where a share is mounted), [`snapshot`], [`expansion`], [`listing`], [`capacity`]; [`parameters`] is what
+//! classes say, [`failure`] what refusals mean. There is no store: everything is found again by name, metadata and state.
+
+mod access;
+mod capacity;
+mod client;
+mod expansion;
+mod export;
+mod failure;
+mod listing;
+pub mod parameters;
+mod share;
+mod snapshot;
+
+use crate::call::Call;
+use crate::error::{Error, Result};
+use crate::model::{
+    Capability, Connection, NodeId, Page, PageRequest, StringMap, Volume, VolumeId, VolumeSpec, VolumeStatus,
+};
+use crate::openstack::client::Client;
+use crate::openstack::manila::{self, Manila, ObjectSource, Protocol, RuleSource, Share, Snapshot};
+use crate::openstack::notes::Notes;
+use crate::openstack::watch::Watch;
+use crate::provider::clouds::Clouds;
+use crate::provider::failure::Doubts;
+use crate::provider::handle::VolumeHandle;
+use crate::provider::names::Names;
+use crate::provider::topology::Zones;
+use crate::provider::{Capacity, Expand, Provider, Snapshots};
+use async_trait::async_trait;
+use std::sync::Arc;
+
+/// How the provider behaves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The driver's name; one that ends in [`crate::model::MANILA_CSI`] makes it a drop-in.
+    pub driver: String,
+    /// The cluster's name, by which it knows its own shares.
+    pub cluster: String,
+}
+
+/// The service of one cloud, and the waits on it.
+struct Cloud {
+    name: String,
+    manila: Manila,
+    /// What is known about objects of each kind: ids of shares and snapshots never meet.
+    notes: Arc<Notes>,
+    shares: Watch<ObjectSource<Share>>,
+    snapshots: Watch<ObjectSource<Snapshot>>,
+    rules: Watch<RuleSource>,
+    doubts: Doubts,
+}
+
+impl Cloud {
+    fn new(name: String, manila: Client) -> Self {
+        let manila = Manila::new(manila);
+        let notes = Arc::new(Notes::default());
+        Self {
+            name,
+            shares: Watch::new(ObjectSource::new(manila.clone(), Arc::clone(&notes))),
+            snapshots: Watch::new(ObjectSource::new(manila.clone(), Arc::clone(&notes))),
+            rules: Watch::new(RuleSource::new(manila.clone())),
+            notes,
+            manila,
+            doubts: Doubts::default(),
+        }
+    }
+}
+
+/// Where Manila shares come from: one or several clouds.
+pub struct ManilaProvider {
+    names: Names,
+    zones: Zones,
+    /// The protocol of classes that name none.
+    protocol: Protocol,
+    clouds: Clouds<Cloud>,
+}
+
+impl ManilaProvider {
+    /// A provider over these clouds: name (empty for the default one) and Manila.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: no cloud, two of one name, or one whose name handles cannot hold.
+    pub fn new(settings: &Settings, clouds: impl IntoIterator<Item = (String, Client)>) -> Result<Self> {
+        let names = Names::new(&settings.driver, &settings.cluster);
+        // A share is reached over the network, from every zone.
+        let zones = Zones { key: names.topology_key().to_owned(), ignore_volume_zone: true };
+        let clouds = Clouds::new(clouds.into_iter().map(|(name, manila)| (name.clone(), Cloud::new(name, manila))))?;
+        Ok(Self { names, zones, protocol: default_protocol(&settings.driver), clouds })
+    }
+
+    /// The share of a handle, which must be one that can exist.
+    fn existing(&self, id: &VolumeId) -> Result<(VolumeHandle, &Cloud)> {
+        let handle = VolumeHandle::parse(id).ok_or_else(|| Error::not_found(format!("there is no share {id}")))?;
+        let cloud = self.clouds.of_handle(&handle.cloud)?;
+        Ok((handle, cloud))
+    }
+}
+
+/// manila-csi has one driver per protocol, with the protocol before its name.
+fn default_protocol(driver: &str) -> Protocol {
+    if driver.starts_with("cephfs.") { Protocol::Cephfs } else { Protocol::Nfs }
+}
+
+#[async_trait]
+impl Provider for ManilaProvider {
+    async fn create_volume(&self, call: &Call, spec: &VolumeSpec) -> Result<Volume> {
+        Box::pin(self.create(call, spec)).await.map_err(|error| error.during(format!("create share {}", spec.name)))
+    }
+
+    async fn delete_volume(&self, call: &Call, id: &VolumeId) -> Result<()> {
+        Box::pin(self.delete(call, id)).await.map_err(|error| error.during(format!("delete share {id}")))
+    }
+
+    async fn volume(&self, call: &Call, id: &VolumeId) -> Result<VolumeStatus> {
+        self.show(call, id).await.map_err(|error| error.during(format!("look at share {id}")))
+    }
+
+    async fn volumes(&self, call: &Call, page: &PageRequest) -> Result<Page<VolumeStatus>> {
+        self.list_shares(call, page).await.map_err(|error| error.during("list shares"))
+    }
+
+    async fn validate(
+        &self,
+        call: &Call,
+        id: &VolumeId,
+        capabilities: &[Capability],
+        parameters: &StringMap,
+    ) -> Result<Result<(), String>> {
+        self.judge(call, id, capabilities, parameters)
+            .await
+            .map_err(|error| error.during(format!("look at share {id}")))
+    }
+
+    async fn publish(
+        &self,
+        call: &Call,
+        id: &VolumeId,
+        node: &NodeId,
+        capability: &Capability,
+        read_only: bool,
+    ) -> Result<Connection> {
+        Box::pin(self.open_to(call, id, node, capability, read_only))
+            .await
+            .map_err(|error| error.during(format!("open share {id} to a node")))
+    }
+
+    async fn unpublish(&self, call: &Call, id: &VolumeId, node: Option<&NodeId>) -> Result<()> {
+        Box::pin(self.close_to(call, id, node))
+            .await
+            .map_err(|error| error.during(format!("close share {id} to a node")))
+    }
+
+    async fn ready(&self, call: &Call) -> Result<()> {
+        for cloud in self.clouds.all() {
+            cloud.manila.require(call, manila::LOWEST, "the driver").await?;
+        }
+        Ok(())
+    }
+
+    fn topology_key(&self) -> &str {
+        self.names.topology_key()
+    }
+
+    fn expand(&self) -> Option<&dyn Expand> {
+        Some(self)
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        Some(self)
+    }
+
+    fn capacity(&self) -> Option<&dyn Capacity> {
+        Some(self)
+    }
+
+    fn publishes_read_only(&self) -> bool {
+        true
+    }
+
+    fn lists_published_nodes(&self) -> bool {
+        // Manila lists the rules of one share at a time.
+        false
+    }
+
+    fn has_block_volumes(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,243 @@
+//! The parameters of StorageClasses and VolumeSnapshotClasses. Unknown ones are treated as
+//! [`crate::provider::parameters`] says.
+
+use crate::error::{Error, Result};
+use crate::model::StringMap;
+use crate::openstack::manila::{Protocol, SchedulerHints};
+use crate::openstack::objects::Metadata;
+use crate::provider::names::Names;
+use crate::provider::parameters::{refuse_unknown, value_of, wrong_value};
+
+/// The share type.
+pub const TYPE: &str = "type";
+/// By what protocol shares are mounted.
+pub const PROTOCOL: &str = "protocol";
+/// The zone.
+pub const AVAILABILITY: &str = "availability";
+/// Whether the zone is taken from the topology, where Manila's zones are those of the nodes.
+pub const AUTO_TOPOLOGY: &str = "autoTopology";
+/// The share network.
+pub const SHARE_NETWORK: &str = "shareNetworkID";
+/// The share group that shares become members of.
+pub const GROUP: &str = "groupID";
+/// Ids of shares beside which new ones are put.
+pub const AFFINITY: &str = "affinity";
+/// Ids of shares away from which new ones are put.
+pub const ANTI_AFFINITY: &str = "antiAffinity";
+/// More metadata of shares, as a JSON object.
+pub const APPEND_METADATA: &str = "appendShareMetadata";
+/// One access rule for all nodes, for this address or network, instead of one per node.
+pub const NFS_CLIENT: &str = "nfs-shareClient";
+/// The program that mounts CephFS: only the kernel does here.
+pub const CEPHFS_MOUNTER: &str = "cephfs-mounter";
+/// More mount options for the kernel's CephFS.
+pub const CEPHFS_OPTIONS: &str = "cephfs-kernelMountOptions";
+/// The cephx id in manila-csi; here each node has its own.
+pub const CEPHFS_CLIENT: &str = "cephfs-clientID";
+/// Mount options for ceph-fuse, in manila-csi.
+pub const CEPHFS_FUSE_OPTIONS: &str = "cephfs-fuseMountOptions";
+
+/// Every parameter of a StorageClass.
+pub const OF_SHARES: [&str; 14] = [
+    TYPE,
+    PROTOCOL,
+    AVAILABILITY,
+    AUTO_TOPOLOGY,
+    SHARE_NETWORK,
+    GROUP,
+    AFFINITY,
+    ANTI_AFFINITY,
+    APPEND_METADATA,
+    NFS_CLIENT,
+    CEPHFS_MOUNTER,
+    CEPHFS_OPTIONS,
+    CEPHFS_CLIENT,
+    CEPHFS_FUSE_OPTIONS,
+];
+
+/// Every parameter of a VolumeSnapshotClass.
+pub const OF_SNAPSHOTS: [&str; 1] = [TYPE];
+
+/// What a StorageClass says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShareParameters {
+    /// The share type, by name or id; none for the default one.
+    pub share_type: Option<String>,
+    /// By what protocol it is mounted.
+    pub protocol: Protocol,
+    /// The zone.
+    pub availability: Option<String>,
+    /// Whether the zone is taken from the topology.
+    pub auto_topology: bool,
+    /// The share network.
+    pub share_network: Option<String>,
+    /// The share group.
+    pub group: Option<String>,
+    /// Beside or away from which shares.
+    pub hints: SchedulerHints,
+    /// More metadata.
+    pub metadata: Metadata,
+    /// The address or network of the one rule for all nodes; none for a rule per node.
+    pub shared_client: Option<String>,
+    /// What the node should be told.
+    pub context: StringMap,
+}
+
+impl ShareParameters {
+    /// Reads them. `protocol` is that of classes that name none.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: one is unknown, or has a value that it cannot have.
+    pub fn parse(names: &Names, protocol: &Protocol, parameters: &StringMap) -> Result<Self> {
+        refuse_unknown(names, parameters, &OF_SHARES)?;
+        let protocol = match value_of(parameters, PROTOCOL) {
+            None => protocol.clone(),
+            Some(word) => match Protocol::from(word.to_ascii_uppercase()) {
+                Protocol::Unknown(_) => return Err(wrong_value(PROTOCOL, &word, "`NFS` or `CEPHFS`")),
+                protocol => protocol,
+            },
+        };
+        let metadata = match value_of(parameters, APPEND_METADATA) {
+            None => Metadata::new(),
+            Some(text) => serde_json::from_str(&text)
+                .map_err(|error| wrong_value(APPEND_METADATA, &text, "a JSON object of strings").because(error))?,
+        };
+        let auto_topology = match value_of(parameters, AUTO_TOPOLOGY).as_deref() {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(other) => return Err(wrong_value(AUTO_TOPOLOGY, other, "`true` or `false`")),
+        };
+        refuse_fuse(names, parameters)?;
+        let context =
+            [CEPHFS_OPTIONS].into_iter().filter_map(|key| Some((key.to_owned(), value_of(parameters, key)?))).collect();
+        Ok(Self {
+            share_type: value_of(parameters, TYPE),
+            availability: value_of(parameters, AVAILABILITY),
+            auto_topology,
+            share_network: value_of(parameters, SHARE_NETWORK),
+            group: value_of(parameters, GROUP),
+            hints: SchedulerHints {
+                same_host: value_of(parameters, AFFINITY),
+                different_host: value_of(parameters, ANTI_AFFINITY),
+            },
+            shared_client: shared_client(names, &protocol, parameters)?,
+            protocol,
+            metadata,
+            context,
+        })
+    }
+}
+
+/// A class written for manila-csi says `fuse` where it says nothing; a class of our own that says it means it.
+fn refuse_fuse(names: &Names, parameters: &StringMap) -> Result<()> {
+    match value_of(parameters, CEPHFS_MOUNTER).as_deref() {
+        None | Some("kernel") => Ok(()),
+        Some(other) if names.is_drop_in() => {
+            tracing::warn!(mounter = other, "CephFS is mounted by the kernel all the same");
+            Ok(())
+        }
+        Some(other) => Err(wrong_value(CEPHFS_MOUNTER, other, "`kernel`")),
+    }
+}
+
+/// manila-csi opens every share to `0.0.0.0/0` unless told otherwise; only what is said counts here.
+fn shared_client(names: &Names, protocol: &Protocol, parameters: &StringMap) -> Result<Option<String>> {
+    let Some(client) = value_of(parameters, NFS_CLIENT) else { return Ok(None) };
+    if *protocol != Protocol::Nfs {
+        if names.is_drop_in() {
+            return Ok(None);
+        }
+        return Err(Error::invalid(format!(
+            "parameters: {NFS_CLIENT} is for NFS shares, and the class says {protocol}"
+        )));
+    }
+    if super::client::Network::parse(&client).is_none() {
+        return Err(wrong_value(NFS_CLIENT, &client, "an address or network such as `10.0.0.0/24`"));
+    }
+    Ok(Some(client))
+}
+
+/// Checks what a VolumeSnapshotClass says: there are only snapshots.
+///
+/// # Errors
+/// `InvalidArgument`: a parameter is unknown, or has a value that it cannot have.
+pub fn check_snapshot_class(names: &Names, parameters: &StringMap) -> Result<()> {
+    refuse_unknown(names, parameters, &OF_SNAPSHOTS)?;
+    match value_of(parameters, TYPE).as_deref() {
+        None | Some("snapshot") => Ok(()),
+        Some(other) => Err(wrong_value(TYPE, other, "`snapshot`")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ShareParameters, check_snapshot_class};
+    use crate::error::Kind;
+    use crate::model::StringMap;
+    use crate::openstack::manila::Protocol;
+    use crate::provider::names::Names;
+
+    fn map(pairs: &[(&str, &str)]) -> StringMap {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn read(driver: &str, pairs: &[(&str, &str)]) -> crate::error::Result<ShareParameters> {
+        ShareParameters::parse(&Names::new(driver, "c"), &Protocol::Nfs, &map(pairs))
+    }
+
+    #[test]
+    fn storage_class_parameters_are_read() {
+        let read = read(
+            "manila.fuxi.openstack.org",
+            &[
+                ("type", "gold"),
+                ("protocol", "cephfs"),
+                ("appendShareMetadata", r#"{"team": "blue"}"#),
+                ("antiAffinity", "a,b"),
+                ("cephfs-kernelMountOptions", "noatime"),
+                ("csi.storage.k8s.io/pvc/name", "data"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(read.protocol, Protocol::Cephfs);
+        assert_eq!(read.share_type.as_deref(), Some("gold"));
+        assert_eq!(read.metadata, map(&[("team", "blue")]));
+        assert_eq!(read.hints.different_host.as_deref(), Some("a,b"));
+        assert_eq!(read.context, map(&[("cephfs-kernelMountOptions", "noatime")]));
+    }
+
+    #[test]
+    fn wrong_values_are_named() {
+        for (key, value) in [
+            ("protocol", "CIFS"),
+            ("appendShareMetadata", "{\"a\": 1}"),
+            ("nfs-shareClient", "everybody"),
+            ("nfs-shareClient", "10.0.0.0/33"),
+            ("cephfs-mounter", "fuse"),
+            ("shareNetwork", "x"),
+        ] {
+            let error = read("manila.fuxi.openstack.org", &[(key, value)]).unwrap_err();
+            assert_eq!(error.kind(), Kind::InvalidArgument);
+            assert!(error.to_string().contains(key), "{error}");
+        }
+        assert_eq!(
+            read("m", &[("protocol", "CEPHFS"), ("nfs-shareClient", "10.0.0.1")]).unwrap_err().kind(),
+            Kind::InvalidArgument
+        );
+    }
+
+    #[test]
+    fn classes_of_manila_csi_are_taken_as_they_are() {
+        let pairs =
+            [("type", "default"), ("cephfs-mounter", "fuse"), ("nfs-shareClient", "10.0.0.0/8"), ("colour", "red")];
+        let read = read("nfs.manila.csi.openstack.org", &pairs).unwrap();
+        assert_eq!(read.shared_client.as_deref(), Some("10.0.0.0/8"));
+    }
+
+    #[test]
+    fn a_snapshot_class_can_say_snapshot_only() {
+        let names = Names::new("d", "c");
+        assert!(check_snapshot_class(&names, &map(&[("type", "snapshot")])).is_ok());
+        assert_eq!(check_snapshot_class(&names, &map(&[("type", "tape")])).unwrap_err().kind(), Kind::InvalidArgument);
+    }
+}

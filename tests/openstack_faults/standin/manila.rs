@@ -1,0 +1,257 @@
+//! Manila: shares, their access rules and export locations, snapshots. What passes through a state is done with it at
+//! the next request.
+
+use super::answer::Answer;
+use super::cloud::{Cloud, new_id};
+use super::request::Asked;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// A share or a snapshot.
+#[derive(Debug, Clone)]
+pub(crate) struct Object {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) status: String,
+    pub(crate) size: u64,
+    pub(crate) metadata: Value,
+    description: String,
+    created: Timestamp,
+    protocol: String,
+    /// Of a snapshot: its share. Of a share: its snapshot.
+    parent: Option<String>,
+}
+
+/// An access rule.
+#[derive(Debug, Clone)]
+pub(crate) struct Rule {
+    pub(crate) id: String,
+    pub(crate) share: String,
+    pub(crate) to: String,
+    pub(crate) state: String,
+    kind: String,
+    level: String,
+    metadata: Value,
+}
+
+/// All of it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Manila {
+    pub(crate) shares: Vec<Object>,
+    pub(crate) snapshots: Vec<Object>,
+    pub(crate) rules: Vec<Rule>,
+    /// Whether new rules end in error.
+    pub(crate) refuses_rules: bool,
+}
+
+impl Manila {
+    /// Ends what is passing.
+    fn settle(&mut self) {
+        for list in [&mut self.shares, &mut self.snapshots] {
+            list.retain(|object| object.status != "deleting");
+            for object in list {
+                object.status = "available".to_owned();
+            }
+        }
+        self.rules.retain(|rule| rule.state != "queued_to_deny");
+        let shares: Vec<&String> = self.shares.iter().map(|share| &share.id).collect();
+        self.rules.retain(|rule| shares.contains(&&rule.share));
+        for rule in self.rules.iter_mut().filter(|rule| rule.state == "queued_to_apply") {
+            rule.state = if self.refuses_rules { "error" } else { "active" }.to_owned();
+        }
+    }
+}
+
+fn text(value: &Value, key: &str) -> Option<String> {
+    value.get(key).and_then(Value::as_str).map(str::to_owned)
+}
+
+/// Answers for Manila.
+pub(super) fn answer(cloud: &mut Cloud, asked: &Asked) -> Answer {
+    cloud.manila.settle();
+    let now = cloud.stamp();
+    let manila = &mut cloud.manila;
+    let parts = asked.parts();
+    match (asked.method.as_str(), parts.as_slice()) {
+        ("GET", ["shares", "detail"]) => {
+            listed(asked, "shares", manila.shares.iter().map(|share| (share, share_view(share))))
+        }
+        ("GET", ["snapshots", "detail"]) => {
+            listed(asked, "snapshots", manila.snapshots.iter().map(|snapshot| (snapshot, snapshot_view(snapshot))))
+        }
+        ("POST", ["shares"]) => create_share(manila, now, &asked.body["share"]),
+        ("POST", ["snapshots"]) => create_snapshot(manila, now, &asked.body["snapshot"]),
+        ("GET", ["shares", id]) => match manila.shares.iter().find(|share| share.id == *id) {
+            Some(share) => Answer::json(200, json!({"share": share_view(share)})),
+            None => Answer::not_found("Share", id),
+        },
+        ("GET", ["snapshots", id]) => match manila.snapshots.iter().find(|snapshot| snapshot.id == *id) {
+            Some(snapshot) => Answer::json(200, json!({"snapshot": snapshot_view(snapshot)})),
+            None => Answer::not_found("Snapshot", id),
+        },
+        ("DELETE", ["shares", id]) => {
+            if manila.snapshots.iter().any(|snapshot| snapshot.parent.as_deref() == Some(id)) {
+                return Answer::forbidden("Invalid share: Share still has 1 dependent snapshots.");
+            }
+            delete(&mut manila.shares, "Share", id)
+        }
+        ("DELETE", ["snapshots", id]) => delete(&mut manila.snapshots, "Snapshot", id),
+        ("GET", ["shares", id, "export_locations"]) => Answer::json(
+            200,
+            json!({"export_locations": [{"id": "e", "path": format!("127.0.0.1:/shares/{id}"),
+                "preferred": true, "is_admin_only": false}]}),
+        ),
+        ("GET", ["share-access-rules"]) => {
+            let share = asked.query("share_id").unwrap_or_default();
+            if !manila.shares.iter().any(|one| one.id == share) {
+                return Answer::bad_request(format!("Share {share} not found."));
+            }
+            let rules: Vec<Value> = manila.rules.iter().filter(|rule| rule.share == share).map(rule_view).collect();
+            Answer::json(200, json!({"access_list": rules}))
+        }
+        ("POST", ["shares", id, "action"]) => act(manila, id, &asked.body),
+        ("GET", ["messages"]) => Answer::json(200, json!({"messages": []})),
+        ("GET", ["quota-sets", _, "detail"]) => Answer::json(
+            200,
+            json!({"quota_set": {"id": "p", "gigabytes": {"limit": 1000, "in_use": 0, "reserved": 0}}}),
+        ),
+        _ => Answer::text(404, "404 Not Found\n\nThe resource could not be found.\n\n   "),
+    }
+}
+
+fn listed<'a>(asked: &Asked, key: &str, objects: impl Iterator<Item = (&'a Object, Value)>) -> Answer {
+    let is_wanted = |object: &Object| {
+        asked.query("name").is_none_or(|name| object.name == name)
+            && asked.query("status").is_none_or(|status| object.status == status)
+            && asked.query("share_id").is_none_or(|share| object.parent.as_deref() == Some(share))
+    };
+    let mut found: Vec<(&Object, Value)> = objects.filter(|(object, _)| is_wanted(object)).collect();
+    found.sort_by(|(a, _), (b, _)| a.id.cmp(&b.id));
+    let offset = asked.query("offset").and_then(|text| text.parse().ok()).unwrap_or(0);
+    let limit = asked.query("limit").and_then(|text| text.parse().ok()).unwrap_or(1000);
+    let more = found.len() > offset + limit;
+    let page: Vec<Value> = found.into_iter().skip(offset).take(limit).map(|(_, view)| view).collect();
+    let links = format!("{}_links", if key == "snapshots" { "share_snapshots" } else { key });
+    let mut body = json!({ key: page });
+    if more {
+        body[links] = json!([{"rel": "next", "href": "x"}]);
+    }
+    Answer::json(200, body)
+}
+
+fn create_share(manila: &mut Manila, now: Timestamp, asked: &Value) -> Answer {
+    let parent = text(asked, "snapshot_id");
+    if let Some(id) = &parent
+        && !manila.snapshots.iter().any(|snapshot| snapshot.id == *id)
+    {
+        return Answer::not_found("Snapshot", id);
+    }
+    let share = Object {
+        id: new_id(),
+        name: text(asked, "name").unwrap_or_default(),
+        status: "creating".to_owned(),
+        size: asked["size"].as_u64().unwrap_or(1),
+        metadata: asked["metadata"].clone(),
+        description: text(asked, "description").unwrap_or_default(),
+        created: now,
+        protocol: text(asked, "share_proto").unwrap_or_default(),
+        parent,
+    };
+    let view = share_view(&share);
+    manila.shares.push(share);
+    Answer::json(200, json!({"share": view}))
+}
+
+fn create_snapshot(manila: &mut Manila, now: Timestamp, asked: &Value) -> Answer {
+    let id = text(asked, "share_id").unwrap_or_default();
+    let Some(share) = manila.shares.iter().find(|share| share.id == id) else {
+        return Answer::not_found("Share", &id);
+    };
+    let snapshot = Object {
+        id: new_id(),
+        name: text(asked, "name").unwrap_or_default(),
+        status: "creating".to_owned(),
+        metadata: asked["metadata"].clone(),
+        description: text(asked, "description").unwrap_or_default(),
+        created: now,
+        parent: Some(id),
+        ..share.clone()
+    };
+    let view = snapshot_view(&snapshot);
+    manila.snapshots.push(snapshot);
+    Answer::json(202, json!({"snapshot": view}))
+}
+
+fn delete(list: &mut [Object], what: &str, id: &str) -> Answer {
+    match list.iter_mut().find(|object| object.id == id) {
+        Some(object) => {
+            object.status = "deleting".to_owned();
+            Answer::empty(202)
+        }
+        None => Answer::not_found(what, id),
+    }
+}
+
+fn act(manila: &mut Manila, id: &str, body: &Value) -> Answer {
+    let Some(share) = manila.shares.iter_mut().find(|share| share.id == id) else {
+        return Answer::not_found("Share", id);
+    };
+    if let Some(extend) = body.get("extend") {
+        let size = extend["new_size"].as_u64().unwrap_or(0);
+        if size <= share.size {
+            return Answer::bad_request(
+                "Invalid input received: New size for extend must be greater than current size.",
+            );
+        }
+        share.size = size;
+        share.status = "extending".to_owned();
+        return Answer::empty(202);
+    }
+    if let Some(allow) = body.get("allow_access") {
+        let to = text(allow, "access_to").unwrap_or_default();
+        if manila.rules.iter().any(|rule| rule.share == id && rule.to == to) {
+            return Answer::bad_request(format!("Share access ip:{to} exists."));
+        }
+        let rule = Rule {
+            id: new_id(),
+            share: id.to_owned(),
+            to,
+            state: "queued_to_apply".to_owned(),
+            kind: text(allow, "access_type").unwrap_or_default(),
+            level: text(allow, "access_level").unwrap_or_default(),
+            metadata: allow["metadata"].clone(),
+        };
+        let view = rule_view(&rule);
+        manila.rules.push(rule);
+        return Answer::json(200, json!({"access": view}));
+    }
+    if let Some(deny) = body.get("deny_access") {
+        let wanted = text(deny, "access_id").unwrap_or_default();
+        return match manila.rules.iter_mut().find(|rule| rule.id == wanted) {
+            Some(rule) => {
+                rule.state = "queued_to_deny".to_owned();
+                Answer::empty(202)
+            }
+            None => Answer::not_found("Share access rule", &wanted),
+        };
+    }
+    Answer::bad_request("There is no such action.")
+}
+
+fn share_view(share: &Object) -> Value {
+    json!({"id": share.id, "name": share.name, "status": share.status, "size": share.size, "share_proto": share.protocol,
+        "metadata": share.metadata, "description": share.description, "snapshot_id": share.parent,
+        "created_at": share.created.strftime("%Y-%m-%dT%H:%M:%S.%6f").to_string(), "availability_zone": "nova",
+        "share_type": "t", "share_type_name": "default", "access_rules_status": "active", "share_group_id": null})
+}
+
+fn snapshot_view(snapshot: &Object) -> Value {
+    json!({"id": snapshot.id, "name": snapshot.name, "status": snapshot.status, "share_size": snapshot.size,
+        "metadata": snapshot.metadata, "description": snapshot.description, "share_id": snapshot.parent,
+        "created_at": snapshot.created.strftime("%Y-%m-%dT%H:%M:%S.%6f").to_string()})
+}
+
+fn rule_view(rule: &Rule) -> Value {
+    json!({"id": rule.id, "access_type": rule.kind, "access_to": rule.to, "access_level": rule.level,
+        "state": rule.state, "access_key": null, "metadata": rule.metadata})
+}
