@@ -1,7 +1,7 @@
 //! Volumes of Cinder, attached to nodes by Nova.
 //!
-//! One file per noun: [`volume`] (make, remove, look), [`attachment`] (publish, unpublish), [`snapshot`], [`backup`],
-//! [`expansion`], [`capacity`]; [`names`], [`parameters`] and [`topology`] are what classes and metadata say, [`failure`]
+//! One file per noun: `volume` (make, remove, look), `attachment` (publish, unpublish), `snapshot`, `backup`,
+//! `expansion`, `capacity`; `names`, `parameters` and `topology` are what classes and metadata say, `failure`
 //! what refusals mean. There is no store: everything is found again by name, metadata and state.
 
 mod attachment;
