@@ -5,6 +5,8 @@
 //!
 //! Every long option is documented in `docs/options.md`; `tests/documentation.rs` holds that.
 
+#![allow(rustdoc::broken_intra_doc_links, reason = "`[Global]` in a help text is a section of cloud.conf, not a link")]
+
 pub mod address;
 pub mod name;
 pub mod size;
@@ -270,7 +272,7 @@ pub struct DriverOptions {
     #[arg(long, value_name = "NAME", default_value = "cinder", env = "FUXI_CSI_PROVIDER")]
     pub provider: ProviderName,
 
-    /// The name under which the orchestrator knows the driver [default: <PROVIDER>.fuxi.openstack.org]
+    /// The name under which the orchestrator knows the driver [default: PROVIDER.fuxi.openstack.org]
     ///
     /// StorageClasses name it as their provisioner, and volumes belong to it for life. With
     /// cinder.csi.openstack.org the driver takes over the volumes, classes and parameters of cinder-csi. It has to be
@@ -491,7 +493,7 @@ pub struct NodeOptions {
 #[derive(Debug, Clone, Args, Default)]
 #[command(next_help_heading = "Node")]
 pub struct PlaceOptions {
-    /// Where the node keeps its records and keys [default: /var/lib/kubelet/plugins/<DRIVER-NAME>]
+    /// Where the node keeps its records and keys [default: /var/lib/kubelet/plugins/DRIVER]
     #[arg(long = "plugin-dir", value_name = "DIRECTORY", env = "FUXI_CSI_PLUGIN_DIR")]
     pub given_plugin_dir: Option<PathBuf>,
 }

@@ -26,6 +26,10 @@ const LONGEST_TICK: Duration = Duration::from_millis(1500);
 /// always has less than one worker busy with them.
 const PAUSE_SHARE: u32 = 4;
 
+/// A list that is under way for longer than a tick is followed by the next one, which has only what changed after the
+/// first was asked for; so many at once at most.
+const MOST_LISTS: usize = 2;
+
 /// An object that no list shows is looked at by itself after this time, and then ever more rarely.
 const FIRST_DOUBT: Duration = Duration::from_secs(4);
 const LONGEST_DOUBT: Duration = Duration::from_secs(60);
@@ -96,13 +100,13 @@ struct State<T> {
     looking: bool,
     tick: Duration,
     next_list: Instant,
-    listing: bool,
+    listing: usize,
     /// No doubtful object is looked at before this.
     doubts_from: Instant,
     /// Since when such looks find objects finished, if they do.
     missed: Option<Instant>,
     lists_are_trusted: bool,
-    /// When the last list that succeeded was asked for.
+    /// When the last list was asked for.
     listed: Option<Instant>,
     pace: Pace,
 }
@@ -112,6 +116,8 @@ struct Waiter<T> {
     call: Call,
     doing: &'static str,
     since: Instant,
+    /// Whether a list was asked for since.
+    listed: bool,
     /// The last look that showed it unfinished.
     seen: Option<Instant>,
     next_look: Instant,
@@ -202,7 +208,7 @@ impl<S: Source> Watch<S> {
             looking: false,
             tick: FIRST_TICK,
             next_list: Instant::now(),
-            listing: false,
+            listing: 0,
             doubts_from: Instant::now(),
             missed: None,
             lists_are_trusted: true,
@@ -254,6 +260,7 @@ impl<S: Source> Watch<S> {
             call: call.clone(),
             doing,
             since: now,
+            listed: false,
             seen: None,
             next_look,
             lists: 0,
@@ -354,17 +361,21 @@ impl<T> State<T> {
             Ok((id, call)) => return Step::One(id, call),
             Err(next_doubt) => next_doubt,
         };
-        if self.listing {
+        if self.listing >= MOST_LISTS {
             return Step::Sleep(earliest.max(now + FIRST_TICK));
         }
         if self.next_list > now {
             return Step::Sleep(earliest.min(self.next_list));
         }
-        self.listing = true;
-        // All changes since the list before, and since the first wait that no list has covered yet.
-        let oldest =
-            self.by_id.values().flatten().filter(|waiter| waiter.seen.is_none()).map(|waiter| waiter.since).min();
-        let since = self.listed.into_iter().chain(oldest).min().unwrap_or(now);
+        self.listing += 1;
+        self.next_list = now + self.tick;
+        // All changes since the list before, and since the first wait that no list covers yet.
+        let mut since = self.listed.unwrap_or(now);
+        for waiter in self.by_id.values_mut().flatten().filter(|waiter| !waiter.listed) {
+            waiter.listed = true;
+            since = since.min(waiter.since);
+        }
+        self.listed = Some(now);
         Step::List(self.by_id.keys().cloned().collect(), now.saturating_duration_since(since))
     }
 
@@ -419,11 +430,10 @@ impl<T> State<T> {
 
     fn saw_many(&mut self, asked: Instant, outcome: Result<Vec<(String, Option<T>)>>) {
         let now = Instant::now();
-        self.listing = false;
+        self.listing = self.listing.saturating_sub(1);
         let took = now.saturating_duration_since(asked);
         match outcome {
             Ok(objects) => {
-                self.listed = Some(asked);
                 let before = self.waiters;
                 for (id, object) in objects {
                     self.show(&id, object.as_ref(), asked);
@@ -450,7 +460,9 @@ impl<T> State<T> {
                 }
             }
         }
-        self.next_list = now + self.tick.max(took / PAUSE_SHARE);
+        if self.listing == 0 {
+            self.next_list = self.next_list.max(now + took / PAUSE_SHARE);
+        }
         self.tick = (self.tick * 5 / 4).min(LONGEST_TICK);
     }
 

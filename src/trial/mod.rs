@@ -1,7 +1,7 @@
 //! `fuxi-csi try`: acts as the orchestrator would, through the CSI sockets only, and leaves nothing behind.
 //!
-//! [`plan`] decides from the advertised capabilities what is tried, [`life`] is the story of one volume,
-//! [`orchestrator`] its single acts, [`ledger`] and [`undo`] see to it that nothing stays. It uses no part of the driver
+//! `plan` decides from the advertised capabilities what is tried, `life` is the story of one volume,
+//! `orchestrator` its single acts, `ledger` and `undo` see to it that nothing stays. It uses no part of the driver
 //! but the socket, so it can judge any CSI driver, and users can accept an installation with it.
 
 mod client;

@@ -77,6 +77,7 @@ impl CinderProvider {
         needs_sharing(capability)?;
         let (volume, server) = (volume.id.as_str(), server.as_str());
         let mut pause = Pause::new();
+        let mut given_up = false;
         loop {
             call.check("attach the volume")?;
             if let Err(error) = cloud.nova.attach(call, server, volume).await
@@ -90,9 +91,14 @@ impl CinderProvider {
                 Attaching::NotToBeSeen if cloud.nova.has_record(call, server, volume).await? => {
                     pause.wait(call, "wait for Nova to attach the volume").await?;
                 }
+                // A compute service that failed once mostly succeeds the next time.
+                Attaching::NotToBeSeen if !given_up => {
+                    given_up = true;
+                    pause.wait(call, "wait before the volume is attached again").await?;
+                }
                 Attaching::NotToBeSeen => {
                     return Err(Error::internal(format!(
-                        "Nova accepted the attachment and then gave it up; `openstack server event list {server}` and the \
+                        "Nova accepted the attachment and then gave it up, twice; `openstack server event list {server}` and the \
                          log of its compute service say why"
                     )));
                 }

@@ -1,8 +1,8 @@
 //! Volumes of Cinder, attached to servers by Nova and to other hosts by Cinder itself.
 //!
-//! One file per noun: [`volume`] (make, remove, look), [`attachment`] and [`host`] (publish, unpublish), [`snapshot`],
-//! [`backup`], [`expansion`], [`capacity`]; [`parameters`] is what classes say, [`failure`] what refusals mean. There is
-//! no store: everything is found again by name, metadata and state.
+//! One file per noun: `volume` (make, remove, look), `attachment` and `host` (publish, unpublish), `snapshot`, `backup`,
+//! `expansion`, `capacity`; `names`, `parameters` and `topology` are what classes and metadata say, `failure`
+//! what refusals mean. There is no store: everything is found again by name, metadata and state.
 
 mod attachment;
 mod backup;

@@ -102,7 +102,9 @@ class FileShareDriver(driver.ShareDriver):
             _run("umount", mnt)
 
     def _loop(self, id_):
-        return _run("findmnt", "-no", "SOURCE", self._mnt(id_)).strip()
+        # not from the mount table: of a copied btrfs the kernel may name the
+        # device of its source
+        return _run("losetup", "-nO", "NAME", "-j", self._img(id_)).split()[0]
 
     def _exports(self, share):
         host = self.configuration.safe_get("fileshare_address")
