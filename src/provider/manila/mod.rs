@@ -1,8 +1,8 @@
 //! Shares of Manila, opened to one node at a time.
 //!
-//! One file per noun: [`share`] (make, remove), [`access`] (publish, unpublish), [`client`] (who a node is to Manila),
-//! [`export`] (from where a share is mounted), [`snapshot`], [`expansion`], [`listing`], [`capacity`]; [`parameters`] is what
-//! classes say, [`failure`] what refusals mean. There is no store: everything is found again by name, metadata and state.
+//! One file per noun: `share` (make, remove), `access` (publish, unpublish), `client` (who a node is to Manila),
+//! `export` (from where a share is mounted), `snapshot`, `expansion`, `listing`, `capacity`; [`parameters`] is what
+//! classes say, `failure` what refusals mean. There is no store: everything is found again by name, metadata and state.
 
 mod access;
 mod capacity;

@@ -1,5 +1,5 @@
 //! The parameters of StorageClasses and VolumeSnapshotClasses. Unknown ones are treated as
-//! [`crate::provider::parameters`] says.
+//! `crate::provider::parameters` says.
 
 use crate::error::{Error, Result};
 use crate::model::StringMap;
