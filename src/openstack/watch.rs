@@ -115,6 +115,7 @@ struct Waiter<T> {
     key: u64,
     call: Call,
     doing: &'static str,
+    never_before: Option<Duration>,
     since: Instant,
     /// Whether a list was asked for since.
     listed: bool,
@@ -238,13 +239,36 @@ impl<S: Source> Watch<S> {
         id: &str,
         done: impl FnMut(Option<&S::Object>) -> Result<Option<T>> + Send + 'static,
     ) -> Result<T> {
+        self.until_not_before(call, doing, None, id, done).await
+    }
+
+    /// The same for a change that is never over before some time: a look before that would cost a request and show
+    /// nothing.
+    ///
+    /// # Errors
+    /// As [`Watch::until`].
+    pub async fn until_not_before<T: Send + 'static>(
+        &self,
+        call: &Call,
+        doing: &'static str,
+        never_before: Option<Duration>,
+        id: &str,
+        done: impl FnMut(Option<&S::Object>) -> Result<Option<T>> + Send + 'static,
+    ) -> Result<T> {
         let (answer, answered) = oneshot::channel();
-        let key = self.add(call, doing, id, Box::new(Asked { answer: Some(answer), done }));
+        let key = self.add(call, doing, never_before, id, Box::new(Asked { answer: Some(answer), done }));
         let _registration = Registration { inner: &self.0, id, key };
         call.bound(doing, answered).await?.map_err(|_| Error::internal(format!("{doing} {id}: the watch has ended")))?
     }
 
-    fn add(&self, call: &Call, doing: &'static str, id: &str, ask: Box<dyn Ask<S::Object>>) -> u64 {
+    fn add(
+        &self,
+        call: &Call,
+        doing: &'static str,
+        never_before: Option<Duration>,
+        id: &str,
+        ask: Box<dyn Ask<S::Object>>,
+    ) -> u64 {
         let now = Instant::now();
         let mut state = self.0.lock();
         let key = state.next_key;
@@ -254,11 +278,12 @@ impl<S: Source> Watch<S> {
             state.listed = None;
             state.next_list = now + FIRST_TICK;
         }
-        let next_look = now + state.pace.next_look(doing, Duration::ZERO);
+        let next_look = now + state.pace.next_look(doing, Duration::ZERO, never_before);
         let waiter = Waiter {
             key,
             call: call.clone(),
             doing,
+            never_before,
             since: now,
             listed: false,
             seen: None,
@@ -485,7 +510,7 @@ impl<T> State<T> {
             waiter.being_looked_at = false;
             waiter.seen = Some(when);
             let waited = when.saturating_duration_since(waiter.since).max(Duration::from_millis(1));
-            waiter.next_look = waiter.since + self.pace.next_look(waiter.doing, waited);
+            waiter.next_look = waiter.since + self.pace.next_look(waiter.doing, waited, waiter.never_before);
             self.put(id, waiter);
         }
     }

@@ -16,6 +16,8 @@ mod fidelity;
 mod hosts;
 mod lists;
 mod manila;
+mod manila_csi;
+mod manila_matrix;
 mod matrix;
 mod older_services;
 mod overload;

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::{major, minor};
+use nix::sys::statfs::FsType;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -23,6 +24,9 @@ const CHANGE_LIMIT: Duration = Duration::from_secs(100);
 
 /// How long a look at a mounted file system may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(8);
+
+/// The number by which statfs(2) tells a CephFS.
+const CEPHFS: FsType = FsType(0x00c3_6400);
 
 /// The kernel.
 #[derive(Debug, Default)]
@@ -131,11 +135,7 @@ impl Mounter for SystemMounter {
     async fn pulse(&self, call: &Call, path: &Path) -> Result<Pulse> {
         let doing = format!("look at {}", path.display());
         let at = path.to_owned();
-        // An XFS that is shut down still answers stat from its cache; opening and listing asks it really.
-        let look = self.patience.run(LOOK_LIMIT, &doing, path, move || match std::fs::metadata(&at)?.is_dir() {
-            true => std::fs::read_dir(&at)?.next().transpose().map(drop),
-            false => Ok(()),
-        });
+        let look = self.patience.run(LOOK_LIMIT, &doing, path, move || look_at(&at));
         match call.bound(&doing, look).await? {
             Ok(()) => Ok(Pulse::Alive),
             Err(error) if error.is(Kind::Unavailable) => Ok(Pulse::Hung),
@@ -176,6 +176,30 @@ pub fn is_dead(errno: Errno) -> bool {
             | Errno::EHOSTDOWN
             | Errno::EUCLEAN
     )
+}
+
+/// Asks the file system at a path something that it cannot answer from a cache.
+fn look_at(path: &Path) -> io::Result<()> {
+    let look = || -> io::Result<()> {
+        if std::fs::metadata(path)?.is_dir() {
+            // An XFS that is shut down still answers stat from its cache; opening and listing asks it really.
+            std::fs::read_dir(path)?.next().transpose()?;
+            // An NFS server is asked only by this.
+            nix::sys::statvfs::statvfs(path)?;
+        }
+        Ok(())
+    };
+    match look() {
+        // Root may read every CephFS that it could mount, unless Ceph has shut this client out.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && is_cephfs(path) => {
+            Err(Errno::ESHUTDOWN.into())
+        }
+        other => other,
+    }
+}
+
+fn is_cephfs(path: &Path) -> bool {
+    nix::sys::statfs::statfs(path).is_ok_and(|found| found.filesystem_type() == CEPHFS)
 }
 
 fn device_number(path: &Path) -> io::Result<Option<DeviceNumber>> {

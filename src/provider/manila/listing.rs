@@ -21,12 +21,14 @@ use crate::provider::walk::{Chunk, Marker, Place, Walk, What};
 
 impl ManilaProvider {
     pub(super) async fn show(&self, call: &Call, id: &VolumeId) -> Result<VolumeStatus> {
-        let (handle, cloud) = self.existing(id)?;
-        let share: Share = cloud.manila.one(call, handle.id.as_str()).await?;
+        let (cloud, share) = self.existing(call, id).await?;
+        let share: Share = cloud.manila.one(call, &share).await?;
         let rules = found(cloud.manila.rules(call, &share.id).await)?.unwrap_or_default();
         let published = rules.iter().filter(|rule| !rule.is_leaving()).filter_map(|rule| self.holder(rule));
         let published = published.filter_map(|node| node.parse::<NodeId>().ok()).collect();
-        self.status(cloud, &share, published)
+        let mut status = self.status(cloud, &share, published)?;
+        status.volume.id = id.clone();
+        Ok(status)
     }
 
     pub(super) async fn judge(
@@ -36,8 +38,8 @@ impl ManilaProvider {
         capabilities: &[Capability],
         parameters: &StringMap,
     ) -> Result<Result<(), String>> {
-        let (handle, cloud) = self.existing(id)?;
-        let _exists: Share = cloud.manila.one(call, handle.id.as_str()).await?;
+        let (cloud, share) = self.existing(call, id).await?;
+        let _exists: Share = cloud.manila.one(call, &share).await?;
         if let Err(error) = ShareParameters::parse(&self.names, &self.protocol, parameters) {
             return Ok(Err(error.to_string()));
         }

@@ -6,13 +6,13 @@
 
 use super::failure::{creation_refused, ended_in_error, wrong_state};
 use super::parameters::ShareParameters;
-use super::{Cloud, ManilaProvider};
+use super::{Cloud, ManilaProvider, NEVER_BEFORE_MADE};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
-use crate::model::{ContentSource, Volume, VolumeId, VolumeSpec};
+use crate::model::{Bytes, ContentSource, Volume, VolumeId, VolumeSpec};
 use crate::openstack::client::found;
 use crate::openstack::manila::{Listing, NewShare, Seen, Share, ShareStatus, Snapshot, SnapshotStatus};
-use crate::provider::failure::{is_refused_with, is_unclear};
+use crate::provider::failure::{is_refused_with, is_unclear, says};
 use crate::provider::handle::{SnapshotHandle, SnapshotKind, VolumeHandle};
 use crate::provider::names::check_name;
 use crate::provider::size::gib;
@@ -30,7 +30,8 @@ pub(super) const SHARED_CLIENT: &str = "shared-client";
 /// The snapshot that a share is to be made of.
 struct Source {
     id: String,
-    gib: u64,
+    /// Its size, where that was asked for.
+    gib: Option<u64>,
 }
 
 /// How the wait for a new share ended.
@@ -46,7 +47,7 @@ enum Made {
 impl ManilaProvider {
     /// The story of CreateVolume: look up, make, wait; what an earlier call began is gone on with.
     pub(super) async fn create(&self, call: &Call, spec: &VolumeSpec) -> Result<Volume> {
-        let cloud = self.clouds.of_class(&spec.secrets)?;
+        let cloud = self.cloud_of_class(&spec.secrets).await?;
         let parameters = ShareParameters::parse(&self.names, &self.protocol, &spec.parameters)?;
         check_name(&spec.name)?;
         refuse_mutable(spec)?;
@@ -94,10 +95,29 @@ impl ManilaProvider {
         Ok(true)
     }
 
-    /// Asks Manila for the share.
+    /// Makes the share.
     async fn make(&self, call: &Call, cloud: &Cloud, spec: &VolumeSpec, parameters: &ShareParameters) -> Result<Share> {
-        let source = self.source(call, cloud, spec).await?;
-        let size = spec.size.whole_gib(source.as_ref().map_or(DEFAULT_GIB, |source| source.gib))?;
+        let source = self.source(call, cloud, spec, spec.size.required == Bytes::ZERO).await?;
+        let is_size_known = source.as_ref().is_none_or(|source| source.gib.is_some());
+        match self.ask_for(call, cloud, spec, parameters, source).await {
+            Err(error) if !is_size_known && says(&error, &["snapshot size"]) => {
+                let source = self.source(call, cloud, spec, true).await?;
+                self.ask_for(call, cloud, spec, parameters, source).await
+            }
+            asked => asked,
+        }
+    }
+
+    /// Asks Manila for the share.
+    async fn ask_for(
+        &self,
+        call: &Call,
+        cloud: &Cloud,
+        spec: &VolumeSpec,
+        parameters: &ShareParameters,
+        source: Option<Source>,
+    ) -> Result<Share> {
+        let size = spec.size.whole_gib(source.as_ref().and_then(|source| source.gib).unwrap_or(DEFAULT_GIB))?;
         // Manila's zones are not Nova's: only a class that says that they are takes them from the topology.
         let requirement = spec.topology.as_ref().filter(|_| parameters.auto_topology);
         let zone = self.zones.choose(parameters.availability.as_deref(), None, requirement)?;
@@ -128,8 +148,8 @@ impl ManilaProvider {
         })
     }
 
-    /// What the share is to be made of.
-    async fn source(&self, call: &Call, cloud: &Cloud, spec: &VolumeSpec) -> Result<Option<Source>> {
+    /// What the share is to be made of; its size only where that is needed, since it costs a request.
+    async fn source(&self, call: &Call, cloud: &Cloud, spec: &VolumeSpec, sized: bool) -> Result<Option<Source>> {
         let id = match &spec.source {
             None => return Ok(None),
             Some(ContentSource::Volume(_)) => {
@@ -146,8 +166,12 @@ impl ManilaProvider {
                 cloud.name
             )));
         }
+        if !sized {
+            // Whether it is there, ready and not too large, Manila looks at itself.
+            return Ok(Some(Source { id: handle.id.to_string(), gib: None }));
+        }
         let snapshot: Snapshot = cloud.manila.one(call, handle.id.as_str()).await?;
-        Ok(Some(Source { id: snapshot.id, gib: snapshot.share_size }))
+        Ok(Some(Source { id: snapshot.id, gib: Some(snapshot.share_size) }))
     }
 
     /// Waits until a share that is being made is usable. None: look again.
@@ -173,7 +197,7 @@ impl ManilaProvider {
         let _noted = cloud.notes.being_made(&share.id, &share.name);
         cloud
             .shares
-            .until(call, doing, &share.id, |seen| match seen {
+            .until_not_before(call, doing, NEVER_BEFORE_MADE, &share.id, |seen| match seen {
                 Some(seen) => made(seen),
                 None => Ok(Some(Made::Gone)),
             })
@@ -277,7 +301,7 @@ impl ManilaProvider {
         let _noted = cloud.notes.leaving(id);
         let back = cloud
             .shares
-            .until(call, "delete share", id, |seen| match seen.map(|seen| &seen.object) {
+            .until_not_before(call, "delete share", NEVER_BEFORE_MADE, id, |seen| match seen.map(|seen| &seen.object) {
                 None => Ok(Some(None)),
                 // What is deferred is Manila's alone: its quota is given back, and nobody can mount it.
                 Some(share) if share.status == ShareStatus::DeferredDeleting => Ok(Some(None)),

@@ -3,7 +3,7 @@
 
 use super::failure::{creation_refused, ended_in_error};
 use super::parameters::check_snapshot_class;
-use super::{Cloud, ManilaProvider};
+use super::{Cloud, ManilaProvider, NEVER_BEFORE};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Page, PageRequest, SnapshotFilter, SnapshotId, SnapshotSpec};
@@ -60,14 +60,14 @@ impl ManilaProvider {
     async fn take_snapshot(&self, call: &Call, spec: &SnapshotSpec) -> Result<crate::model::Snapshot> {
         check_snapshot_class(&self.names, &spec.parameters)?;
         check_name(&spec.name)?;
-        let (share, cloud) = self.existing(&spec.source)?;
+        let (cloud, share) = self.existing(call, &spec.source).await?;
         // The secret of the class may name the cloud as well; the share's own cloud is the only one possible.
-        if !spec.secrets.is_empty() && self.clouds.of_class(&spec.secrets)?.name != cloud.name {
+        if !spec.secrets.is_empty() && self.cloud_of_class(&spec.secrets).await?.name != cloud.name {
             return Err(Error::invalid("the secret of the class names another cloud than that of the share"));
         }
-        let snapshot = self.find_or_take(call, cloud, share.id.as_str(), spec).await?;
+        let snapshot = self.find_or_take(call, cloud, &share, spec).await?;
         let snapshot = await_ready(call, cloud, snapshot).await?;
-        describe(cloud, &snapshot)
+        Ok(crate::model::Snapshot { source: spec.source.clone(), ..describe(cloud, &snapshot)? })
     }
 
     /// The snapshot of this name, taken now if need be; it may still be in the making.
@@ -197,8 +197,9 @@ async fn await_ready(call: &Call, cloud: &Cloud, snapshot: manila::Snapshot) -> 
     let taken = match ready(Some(&snapshot))? {
         Some(taken) => taken,
         None => {
-            let wait =
-                cloud.snapshots.until(call, "take snapshot", &snapshot.id, |seen| ready(seen.map(|seen| &seen.object)));
+            let wait = cloud.snapshots.until_not_before(call, "take snapshot", NEVER_BEFORE, &snapshot.id, |seen| {
+                ready(seen.map(|seen| &seen.object))
+            });
             match tokio::time::timeout(SNAPSHOT_PATIENCE, wait).await {
                 Err(_out_of_patience) => return Ok(snapshot),
                 Ok(taken) => taken?,
@@ -269,7 +270,7 @@ pub(super) async fn await_gone(call: &Call, cloud: &Cloud, id: &str) -> Result<(
     let _noted = cloud.notes.leaving(id);
     let back = cloud
         .snapshots
-        .until(call, "delete snapshot", id, |seen| match seen.map(|seen| &seen.object) {
+        .until_not_before(call, "delete snapshot", NEVER_BEFORE, id, |seen| match seen.map(|seen| &seen.object) {
             None => Ok(Some(None)),
             Some(snapshot) if snapshot.status == SnapshotStatus::Deleting => Ok(None),
             Some(snapshot) => Ok(Some(Some(snapshot.clone()))),

@@ -29,9 +29,9 @@ pub(crate) struct Rule {
     pub(crate) share: String,
     pub(crate) to: String,
     pub(crate) state: String,
+    pub(crate) metadata: Value,
     kind: String,
     level: String,
-    metadata: Value,
 }
 
 /// All of it.
@@ -45,6 +45,18 @@ pub(crate) struct Manila {
 }
 
 impl Manila {
+    /// A share or a rule that somebody else made.
+    pub(crate) fn add_share(&mut self, name: &str, now: Timestamp) -> String {
+        let asked = json!({"name": name, "size": 1, "share_proto": "NFS", "metadata": {}});
+        create_share(self, now, &asked);
+        self.shares.last().map(|share| share.id.clone()).unwrap_or_default()
+    }
+
+    pub(crate) fn add_rule(&mut self, share: &str, to: &str) {
+        let allow = json!({"access_type": "ip", "access_to": to, "access_level": "rw", "metadata": {}});
+        act(self, share, &json!({ "allow_access": allow }));
+    }
+
     /// Ends what is passing.
     fn settle(&mut self) {
         for list in [&mut self.shares, &mut self.snapshots] {
@@ -98,8 +110,10 @@ pub(super) fn answer(cloud: &mut Cloud, asked: &Asked) -> Answer {
         ("DELETE", ["snapshots", id]) => delete(&mut manila.snapshots, "Snapshot", id),
         ("GET", ["shares", id, "export_locations"]) => Answer::json(
             200,
-            json!({"export_locations": [{"id": "e", "path": format!("127.0.0.1:/shares/{id}"),
-                "preferred": true, "is_admin_only": false}]}),
+            json!({"export_locations": [
+                {"id": "e", "path": format!("127.0.0.1:/shares/{id}"), "preferred": true, "is_admin_only": false},
+                {"id": "f", "path": format!("10.9.0.1:/shares/{id}"), "preferred": false, "is_admin_only": false},
+            ]}),
         ),
         ("GET", ["share-access-rules"]) => {
             let share = asked.query("share_id").unwrap_or_default();
@@ -110,6 +124,24 @@ pub(super) fn answer(cloud: &mut Cloud, asked: &Asked) -> Answer {
             Answer::json(200, json!({"access_list": rules}))
         }
         ("POST", ["shares", id, "action"]) => act(manila, id, &asked.body),
+        ("POST", ["shares", id, "metadata"]) => match manila.shares.iter_mut().find(|share| share.id == *id) {
+            Some(share) => tag(&mut share.metadata, &asked.body["metadata"]),
+            None => Answer::not_found("Share", id),
+        },
+        ("DELETE", ["shares", id, "metadata", key]) => match manila.shares.iter_mut().find(|share| share.id == *id) {
+            Some(share) => untag(&mut share.metadata, key),
+            None => Answer::not_found("Share", id),
+        },
+        ("PUT", ["share-access-rules", id, "metadata"]) => match manila.rules.iter_mut().find(|rule| rule.id == *id) {
+            Some(rule) => tag(&mut rule.metadata, &asked.body["metadata"]),
+            None => Answer::not_found("Share access rule", id),
+        },
+        ("DELETE", ["share-access-rules", id, "metadata", key]) => {
+            match manila.rules.iter_mut().find(|rule| rule.id == *id) {
+                Some(rule) => untag(&mut rule.metadata, key),
+                None => Answer::not_found("Share access rule", id),
+            }
+        }
         ("GET", ["messages"]) => Answer::json(200, json!({"messages": []})),
         ("GET", ["quota-sets", _, "detail"]) => Answer::json(
             200,
@@ -119,10 +151,32 @@ pub(super) fn answer(cloud: &mut Cloud, asked: &Asked) -> Answer {
     }
 }
 
+fn tag(metadata: &mut Value, more: &Value) -> Answer {
+    for (key, value) in more.as_object().into_iter().flatten() {
+        metadata[key] = value.clone();
+    }
+    Answer::json(200, json!({"metadata": metadata}))
+}
+
+fn untag(metadata: &mut Value, key: &str) -> Answer {
+    match metadata.as_object_mut().and_then(|metadata| metadata.remove(key)) {
+        Some(_) => Answer::empty(200),
+        None => Answer::not_found("Metadata", key),
+    }
+}
+
+/// Whether metadata has what a filter asks for, which is written as Python writes a dict: `{'key': 'value'}`.
+fn has(metadata: &Value, filter: &str) -> bool {
+    let words: Vec<&str> = filter.split('\'').skip(1).step_by(2).collect();
+    let [key, value] = words[..] else { return false };
+    metadata[key] == value
+}
+
 fn listed<'a>(asked: &Asked, key: &str, objects: impl Iterator<Item = (&'a Object, Value)>) -> Answer {
     let is_wanted = |object: &Object| {
         asked.query("name").is_none_or(|name| object.name == name)
             && asked.query("status").is_none_or(|status| object.status == status)
+            && asked.query("metadata").is_none_or(|filter| has(&object.metadata, filter))
             && asked.query("share_id").is_none_or(|share| object.parent.as_deref() == Some(share))
     };
     let mut found: Vec<(&Object, Value)> = objects.filter(|(object, _)| is_wanted(object)).collect();
