@@ -38,7 +38,7 @@ pub(super) fn command(share: &Share, target: &Path, key: &Path, options: &str, r
         .ok_or_else(|| Error::internal(format!("{:?} is not where a CephFS is", share.source)))?;
     let option = |name: &str| share.options.iter().find_map(|option| option.strip_prefix(name)?.strip_prefix('='));
     let mut command = Command::new(PROGRAM)
-        .args(["-c", "/dev/null", "-m", monitors, "-r"])
+        .args(["-c", "/dev/null", "-m", &monitors.split(',').map(typed).collect::<Vec<_>>().join(","), "-r"])
         .arg(format!("/{path}"))
         .arg(format!("--id={}", option("name").unwrap_or_default()))
         .arg(format!("--keyfile={}", key.display()));
@@ -50,6 +50,16 @@ pub(super) fn command(share: &Share, target: &Path, key: &Path, options: &str, r
     let read_only = read_only.then_some("ro");
     let all: Vec<&str> = options.split(',').map(str::trim).chain(read_only).filter(|word| !word.is_empty()).collect();
     Ok(if all.is_empty() { command } else { command.arg("-o").arg(all.join(",")) })
+}
+
+/// A monitor's address with the protocol that is spoken there: of a port that it does not know, Ceph guesses the wrong one.
+fn typed(monitor: &str) -> String {
+    let has_port = monitor.rsplit_once(']').map_or(monitor, |(_, rest)| rest).contains(':');
+    match monitor.rsplit_once(':') {
+        Some((_, "3300")) if has_port => format!("v2:{monitor}"),
+        Some(_) if has_port => format!("v1:{monitor}"),
+        _ => monitor.to_owned(),
+    }
 }
 
 /// A file with the key, for the program's eyes only: it takes keys in no other way. Removed when dropped.
@@ -89,7 +99,7 @@ impl Drop for KeyFile {
 
 #[cfg(test)]
 mod tests {
-    use super::{KeyFile, asked_for, command};
+    use super::{KeyFile, asked_for, command, typed};
     use crate::model::StringMap;
     use crate::node::connector::Share;
     use crate::node::mount::SecretOption;
@@ -122,10 +132,22 @@ mod tests {
         let run = |options: &str, read_only| {
             command(&share(), Path::new("/staged"), Path::new("/keys/k"), options, read_only).unwrap().to_string()
         };
-        let plain = "ceph-fuse -c /dev/null -m 10.0.0.1:6789,[fd00::2]:6789 -r /volumes/_nogroup/a --id=csi-n \
+        let plain = "ceph-fuse -c /dev/null -m v1:10.0.0.1:6789,v1:[fd00::2]:6789 -r /volumes/_nogroup/a --id=csi-n \
                      --keyfile=/keys/k --client_fs=cephfs --admin_socket= --log_file= --log_to_stderr=false /staged";
         assert_eq!(run("", false), plain);
         assert_eq!(run(" debug,", true), format!("{plain} -o debug,ro"));
+    }
+
+    #[test]
+    fn monitors_are_asked_in_their_own_protocol() {
+        for (monitor, expected) in [
+            ("10.0.0.1", "10.0.0.1"),
+            ("[fd00::2]", "[fd00::2]"),
+            ("10.0.0.1:27789", "v1:10.0.0.1:27789"),
+            ("[fd00::2]:3300", "v2:[fd00::2]:3300"),
+        ] {
+            assert_eq!(typed(monitor), expected);
+        }
     }
 
     #[test]

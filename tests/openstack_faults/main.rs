@@ -18,6 +18,7 @@ mod lists;
 mod manila;
 mod manila_csi;
 mod manila_matrix;
+mod manila_refusals;
 mod matrix;
 mod older_services;
 mod overload;

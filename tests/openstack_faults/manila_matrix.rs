@@ -31,6 +31,9 @@ enum Flow {
     Expand,
     Snapshot,
     DeleteSnapshot,
+    Backup,
+    DeleteBackup,
+    RestoreBackup,
 }
 
 /// What may happen to a call.
@@ -68,6 +71,10 @@ impl Subject {
             let taken = sidecar.snapshot(&format!("{}-s", subject.name), &subject.share, false).await;
             subject.snapshot = taken.unwrap().snapshot_id;
         }
+        if matches!(flow, Flow::RestoreBackup | Flow::DeleteBackup) {
+            let taken = sidecar.ready_snapshot(&format!("{}-b", subject.name), &subject.share, true).await;
+            subject.snapshot = taken.unwrap().snapshot_id;
+        }
         if matches!(flow, Flow::Unpublish) {
             sidecar.publish(&subject.share, &subject.node).await.unwrap();
         }
@@ -79,7 +86,7 @@ impl Subject {
         let mut now = self.clone();
         match flow {
             Flow::Create => now.share = sidecar.create(&self.name, 1).await?.volume_id,
-            Flow::Restore => {
+            Flow::Restore | Flow::RestoreBackup => {
                 let request = proto::CreateVolumeRequest {
                     volume_content_source: from_snapshot(&self.snapshot),
                     ..create_request(&format!("{}-r", self.name), 1)
@@ -97,7 +104,11 @@ impl Subject {
                 let name = format!("{}-s", self.name);
                 now.snapshot = sidecar.snapshot(&name, &self.share, false).await?.snapshot_id;
             }
-            Flow::DeleteSnapshot => sidecar.delete_snapshot(&self.snapshot).await?,
+            Flow::Backup => {
+                let name = format!("{}-b", self.name);
+                now.snapshot = sidecar.snapshot(&name, &self.share, true).await?.snapshot_id;
+            }
+            Flow::DeleteSnapshot | Flow::DeleteBackup => sidecar.delete_snapshot(&self.snapshot).await?,
         }
         Ok(now)
     }
@@ -160,8 +171,8 @@ impl Bench {
         undone.await.unwrap_or_else(|error| panic!("{flow:?}, call {call}, {what}, undone: {error}"));
         standin.cloud(|cloud| {
             let manila = &cloud.manila;
-            let left = (manila.shares.len(), manila.snapshots.len(), manila.rules.len());
-            assert_eq!(left, (0, 0, 0), "{flow:?}, call {call}, {what}: shares, snapshots and rules left");
+            let left = (manila.shares.len(), manila.snapshots.len(), manila.backups.len(), manila.rules.len());
+            assert_eq!(left, (0, 0, 0, 0), "{flow:?}, call {call}, {what}: shares, snapshots, backups and rules left");
         });
         strikes.count() > 0
     }
@@ -239,4 +250,19 @@ fn whatever_happens_while_taking_a_snapshot_nothing_is_left() {
 #[test]
 fn whatever_happens_while_deleting_a_snapshot_nothing_is_left() {
     whatever_happens_nothing_is_left(Flow::DeleteSnapshot);
+}
+
+#[test]
+fn whatever_happens_while_backing_a_share_up_nothing_is_left() {
+    whatever_happens_nothing_is_left(Flow::Backup);
+}
+
+#[test]
+fn whatever_happens_while_deleting_a_backup_nothing_is_left() {
+    whatever_happens_nothing_is_left(Flow::DeleteBackup);
+}
+
+#[test]
+fn whatever_happens_while_making_a_share_of_a_backup_nothing_is_left() {
+    whatever_happens_nothing_is_left(Flow::RestoreBackup);
 }

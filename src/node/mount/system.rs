@@ -141,8 +141,6 @@ impl Mounter for SystemMounter {
             Err(error) if error.is(Kind::Unavailable) => Ok(Pulse::Hung),
             Err(error) => match errno(&error) {
                 Some(errno) if is_dead(errno) => Ok(Pulse::Dead),
-                // A server that does not let root read answers all the same.
-                Some(Errno::EACCES | Errno::EPERM) => Ok(Pulse::Alive),
                 Some(Errno::ENOENT | Errno::ENOTDIR) => Err(error.as_kind(Kind::NotFound)),
                 _ => Err(error),
             },
@@ -180,22 +178,22 @@ pub fn is_dead(errno: Errno) -> bool {
 
 /// Asks the file system at a path something that it cannot answer from a cache.
 fn look_at(path: &Path) -> io::Result<()> {
+    let is_refused = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
     let look = || -> io::Result<()> {
         if std::fs::metadata(path)?.is_dir() {
             // An XFS that is shut down still answers stat from its cache; opening and listing asks it really.
-            std::fs::read_dir(path)?.next().transpose()?;
+            match std::fs::read_dir(path).and_then(|mut entries| entries.next().transpose()) {
+                // A server may not let root read. Ceph always does, unless it has shut this client out.
+                Err(error) if is_refused(&error) && !is_cephfs(path) => {}
+                other => other.map(drop)?,
+            }
             // An NFS server is asked only by this.
             nix::sys::statvfs::statvfs(path)?;
         }
         Ok(())
     };
-    match look() {
-        // Root may read every CephFS that it could mount, unless Ceph has shut this client out.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && is_cephfs(path) => {
-            Err(Errno::ESHUTDOWN.into())
-        }
-        other => other,
-    }
+    // All but reading needs no permission: who is refused that is not let in any more.
+    look().map_err(|error| if is_refused(&error) { Errno::ESHUTDOWN.into() } else { error })
 }
 
 fn is_cephfs(path: &Path) -> bool {

@@ -3,6 +3,7 @@
 //! Manila counts instead of knowing markers: the place of a page is the last object's id with its position, see
 //! [`crate::openstack::manila::Manila::stretch`].
 
+use super::backup::describe_backup;
 use super::parameters::ShareParameters;
 use super::snapshot;
 use super::{Cloud, ManilaProvider};
@@ -13,7 +14,7 @@ use crate::model::{
     VolumeId, VolumeStatus,
 };
 use crate::openstack::client::found;
-use crate::openstack::manila::{self, Listed, Listing, Share, ShareStatus, SnapshotStatus, Stretch};
+use crate::openstack::manila::{self, BackupStatus, Listed, Listing, Share, ShareStatus, SnapshotStatus, Stretch};
 use crate::provider::Snapshots;
 use crate::provider::handle::VolumeHandle;
 use crate::provider::size::gib;
@@ -50,7 +51,7 @@ impl ManilaProvider {
     }
 
     pub(super) async fn list_shares(&self, call: &Call, page: &PageRequest) -> Result<Page<VolumeStatus>> {
-        let mut walk = Walk::begin(page, self.places(What::Volumes))?;
+        let mut walk = Walk::begin(page, self.places(&[What::Volumes]))?;
         let mut items = Vec::new();
         while let Some((place, most)) = walk.step(items.len()) {
             let cloud = self.clouds.of_handle(&place.cloud)?;
@@ -81,7 +82,7 @@ impl ManilaProvider {
             let matches = filter.source.as_ref().is_none_or(|source| *source == snapshot.source);
             return Ok(if matches { Page { items: vec![snapshot], next: None } } else { nothing });
         }
-        let mut places = self.places(What::Snapshots);
+        let mut places = self.places(&[What::Snapshots, What::Backups]);
         let mut listing = Listing::all();
         if let Some(id) = &filter.source {
             let Some(handle) = VolumeHandle::parse(id) else { return Ok(nothing) };
@@ -93,20 +94,46 @@ impl ManilaProvider {
         let mut items = Vec::new();
         while let Some((place, most)) = walk.step(items.len()) {
             let cloud = self.clouds.of_handle(&place.cloud)?;
-            let stretch = stretch::<manila::Snapshot>(call, cloud, &listing, &place, most).await;
-            let chunk = stretch.and_then(|stretch| {
-                let staying = stretch.items.iter().filter(|snapshot| snapshot.status != SnapshotStatus::Deleting);
-                let items = staying.map(|one| snapshot::describe(cloud, one)).collect::<Result<_>>()?;
-                Ok(Chunk { items, last: marker(stretch.last) })
-            });
+            let chunk = match place.what {
+                What::Backups => self.chunk_of_backups(call, cloud, &listing, &place, most).await,
+                _ => chunk_of_snapshots(call, cloud, &listing, &place, most).await,
+            };
             items.extend(walk.pass(chunk)?);
         }
         Ok(Page { items, next: walk.token() })
     }
 
+    /// Backups, where the service has them.
+    async fn chunk_of_backups(
+        &self,
+        call: &Call,
+        cloud: &Cloud,
+        listing: &Listing,
+        place: &Place,
+        most: u32,
+    ) -> Result<Chunk<Snapshot>> {
+        if !cloud.manila.has(call, manila::BACKUPS).await? {
+            return Ok(Chunk { items: Vec::new(), last: None });
+        }
+        let stretch = match stretch::<manila::Backup>(call, cloud, listing, place, most).await {
+            // A share that is gone has none; and where the policy says so, nobody sees any.
+            Err(error) if matches!(error.kind(), Kind::InvalidArgument | Kind::Denied) && place.after.is_none() => {
+                return Ok(Chunk { items: Vec::new(), last: None });
+            }
+            stretch => stretch?,
+        };
+        let staying = stretch.items.iter().filter(|backup| backup.status != BackupStatus::Deleting);
+        let items = staying.map(|one| describe_backup(cloud, one)).collect::<Result<_>>()?;
+        Ok(Chunk { items, last: marker(stretch.last) })
+    }
+
     /// The starts of the lists of these things, in order.
-    fn places(&self, what: What) -> Vec<Place> {
-        self.clouds.keys().map(|cloud| Place { what, cloud: cloud.clone(), after: None }).collect()
+    fn places(&self, kinds: &[What]) -> Vec<Place> {
+        let places = |cloud: &String| {
+            let cloud = cloud.clone();
+            kinds.iter().map(move |what| Place { what: *what, cloud: cloud.clone(), after: None }).collect::<Vec<_>>()
+        };
+        self.clouds.keys().flat_map(places).collect()
     }
 
     fn status(&self, cloud: &Cloud, share: &Share, published: Vec<NodeId>) -> Result<VolumeStatus> {
@@ -122,6 +149,19 @@ impl ManilaProvider {
             health: health(share),
         })
     }
+}
+
+async fn chunk_of_snapshots(
+    call: &Call,
+    cloud: &Cloud,
+    listing: &Listing,
+    place: &Place,
+    most: u32,
+) -> Result<Chunk<Snapshot>> {
+    let stretch = stretch::<manila::Snapshot>(call, cloud, listing, place, most).await?;
+    let staying = stretch.items.iter().filter(|snapshot| snapshot.status != SnapshotStatus::Deleting);
+    let items = staying.map(|one| snapshot::describe(cloud, one)).collect::<Result<_>>()?;
+    Ok(Chunk { items, last: marker(stretch.last) })
 }
 
 async fn stretch<T: Listed>(

@@ -1,13 +1,14 @@
 //! Shares of Manila, opened to one node at a time.
 //!
 //! One file per noun: `share` (make, remove), `access` (publish, unpublish), `client` (who a node is to Manila),
-//! `export` (from where a share is mounted), `snapshot`, `expansion`, `listing`, `capacity`; [`parameters`] is what
+//! `export` (from where a share is mounted), `snapshot`, `backup`, `expansion`, `listing`, `capacity`; [`parameters`] is what
 //! classes say, `failure` what refusals mean. What manila-csi has and we would not need is in `alias` (handles that are
 //! no ids), `account` (secrets with credentials) and `runtime_config`. There is no store: everything is found again by name, metadata and state.
 
 mod access;
 mod account;
 mod alias;
+mod backup;
 mod capacity;
 mod client;
 mod expansion;
@@ -25,7 +26,7 @@ use crate::model::{
     Capability, Connection, NodeId, Page, PageRequest, StringMap, Volume, VolumeId, VolumeSpec, VolumeStatus,
 };
 use crate::openstack::client::Client;
-use crate::openstack::manila::{self, Manila, ObjectSource, Protocol, RuleSource, Share, Snapshot};
+use crate::openstack::manila::{self, Backup, Manila, ObjectSource, Protocol, RuleSource, Share, Snapshot};
 use crate::openstack::notes::Notes;
 use crate::openstack::watch::Watch;
 use crate::provider::clouds::Clouds;
@@ -65,6 +66,7 @@ struct Cloud {
     notes: Arc<Notes>,
     shares: Watch<ObjectSource<Share>>,
     snapshots: Watch<ObjectSource<Snapshot>>,
+    backups: Watch<ObjectSource<Backup>>,
     rules: Watch<RuleSource>,
     doubts: Doubts,
     turns: Turns,
@@ -78,6 +80,7 @@ impl Cloud {
             name,
             shares: Watch::new(ObjectSource::new(manila.clone(), Arc::clone(&notes))),
             snapshots: Watch::new(ObjectSource::new(manila.clone(), Arc::clone(&notes))),
+            backups: Watch::new(ObjectSource::new(manila.clone(), Arc::clone(&notes))),
             rules: Watch::new(RuleSource::new(manila.clone())),
             notes,
             manila,

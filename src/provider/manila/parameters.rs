@@ -162,21 +162,38 @@ fn shared_client(names: &Names, protocol: &Protocol, parameters: &StringMap) -> 
     Ok(Some(client))
 }
 
-/// Checks what a VolumeSnapshotClass says: there are only snapshots.
-///
-/// # Errors
-/// `InvalidArgument`: a parameter is unknown, or has a value that it cannot have.
-pub fn check_snapshot_class(names: &Names, parameters: &StringMap) -> Result<()> {
-    refuse_unknown(names, parameters, &OF_SNAPSHOTS)?;
-    match value_of(parameters, TYPE).as_deref() {
-        None | Some("snapshot") => Ok(()),
-        Some(other) => Err(wrong_value(TYPE, other, "`snapshot`")),
+/// What a VolumeSnapshotClass makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SnapshotType {
+    /// Snapshots.
+    Snapshot,
+    /// Backups.
+    Backup,
+}
+
+impl SnapshotType {
+    /// Reads what a class says.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: a parameter is unknown, or has a value that it cannot have.
+    pub fn parse(names: &Names, parameters: &StringMap) -> Result<Self> {
+        refuse_unknown(names, parameters, &OF_SNAPSHOTS)?;
+        match value_of(parameters, TYPE).as_deref() {
+            None | Some("snapshot") => Ok(Self::Snapshot),
+            Some("backup") => Ok(Self::Backup),
+            // manila-csi looks at no parameter.
+            Some(other) if names.is_drop_in() => {
+                tracing::warn!(parameter = TYPE, value = other, "unknown value ignored: a snapshot is taken");
+                Ok(Self::Snapshot)
+            }
+            Some(other) => Err(wrong_value(TYPE, other, "`snapshot` or `backup`")),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{ShareParameters, check_snapshot_class};
+    use super::{ShareParameters, SnapshotType};
     use crate::error::Kind;
     use crate::model::StringMap;
     use crate::openstack::manila::Protocol;
@@ -247,9 +264,11 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_class_can_say_snapshot_only() {
-        let names = Names::new("d", "c");
-        assert!(check_snapshot_class(&names, &map(&[("type", "snapshot")])).is_ok());
-        assert_eq!(check_snapshot_class(&names, &map(&[("type", "tape")])).unwrap_err().kind(), Kind::InvalidArgument);
+    fn a_snapshot_class_makes_snapshots_or_backups() {
+        let read = |driver: &str, word: &str| SnapshotType::parse(&Names::new(driver, "c"), &map(&[("type", word)]));
+        assert_eq!(read("d", "snapshot").unwrap(), SnapshotType::Snapshot);
+        assert_eq!(read("d", "backup").unwrap(), SnapshotType::Backup);
+        assert_eq!(read("d", "tape").unwrap_err().kind(), Kind::InvalidArgument);
+        assert_eq!(read("nfs.manila.csi.openstack.org", "tape").unwrap(), SnapshotType::Snapshot);
     }
 }
