@@ -103,6 +103,22 @@ func TestTheChartRendersTheOverlayInThePlaceOfCinderCsi(t *testing.T) {
 		kustomized(t, filepath.Join(deploy, "csi/overlays/cinder-csi")))
 }
 
+func TestTheChartRendersTheUndercloudOverlay(t *testing.T) {
+	same(t, charted(t, "attach=host"), kustomized(t, filepath.Join(deploy, "csi/overlays/undercloud")))
+}
+
+func TestTheChartRendersTheManilaOverlay(t *testing.T) {
+	same(t, charted(t, "provider=manila"), kustomized(t, filepath.Join(deploy, "csi/overlays/manila")))
+}
+
+func TestTheChartRendersTheOverlaysInThePlaceOfManilaCsi(t *testing.T) {
+	for protocol, port := range map[string]string{"nfs": "29654", "cephfs": "29655"} {
+		same(t, charted(t, "provider=manila", "nameSuffix=-"+protocol, "driverName="+protocol+".manila.csi.openstack.org",
+			"classes.enabled=false", "classSecrets=true", "fsGroupPolicy=None", "node.healthPort="+port),
+			kustomized(t, filepath.Join(deploy, "csi/overlays/manila-csi", protocol)))
+	}
+}
+
 func TestTheChartRendersTheComponents(t *testing.T) {
 	same(t, charted(t, "storageCapacity=true", "classSecrets=true"), kustomized(t, "all-components"))
 }
@@ -158,96 +174,177 @@ func mounts(container map[string]any) map[string]bool {
 	return all
 }
 
-const (
-	controller = "Deployment/kube-system/fuxi-csi-cinder-controller"
-	node       = "DaemonSet/kube-system/fuxi-csi-cinder-node"
-)
+// overlays are those that users apply.
+var overlays = []string{"overcloud", "undercloud", "manila", "cinder-csi", "manila-csi/nfs", "manila-csi/cephfs"}
+
+// driver is what an overlay installs.
+type driver struct {
+	objects          map[string]object
+	controller, node map[string]any
+}
+
+func installed(t *testing.T, overlay string) driver {
+	t.Helper()
+	it := driver{objects: kustomized(t, filepath.Join(deploy, "csi/overlays", overlay))}
+	for _, one := range it.objects {
+		switch one["kind"] {
+		case "Deployment":
+			it.controller = podSpec(one)
+		case "DaemonSet":
+			it.node = podSpec(one)
+		}
+	}
+	if it.controller == nil || it.node == nil {
+		t.Fatalf("%s has\n%s", overlay, strings.Join(keys(it.objects), "\n"))
+	}
+	return it
+}
+
+// ofAll runs a test for each overlay.
+func ofAll(t *testing.T, test func(*testing.T, driver)) {
+	for _, overlay := range overlays {
+		t.Run(strings.ReplaceAll(overlay, "/", "-"), func(t *testing.T) { test(t, installed(t, overlay)) })
+	}
+}
 
 func TestOnlyTheDriverOfTheControllerGetsTheCredentialAndOnlyItsSidecarsTheToken(t *testing.T) {
-	all := kustomized(t, filepath.Join(deploy, "csi/overlays/overcloud"))
-	for name, container := range containers(podSpec(all[controller])) {
-		has := mounts(container)
-		if has["cloud-config"] != (name == "fuxi-csi") {
-			t.Errorf("credential in %s: %v", name, has["cloud-config"])
+	ofAll(t, func(t *testing.T, it driver) {
+		for name, container := range containers(it.controller) {
+			has := mounts(container)
+			if has["cloud-config"] != (name == "fuxi-csi") {
+				t.Errorf("credential in %s: %v", name, has["cloud-config"])
+			}
+			if want := strings.HasPrefix(name, "csi-"); has["token"] != want {
+				t.Errorf("token in %s: %v", name, has["token"])
+			}
 		}
-		if want := strings.HasPrefix(name, "csi-"); has["token"] != want {
-			t.Errorf("token in %s: %v", name, has["token"])
+		text, _ := json.Marshal(it.node)
+		if strings.Contains(string(text), "secret") || strings.Contains(string(text), "projected") {
+			t.Error("the node's pods have a secret")
 		}
-	}
-	text, _ := json.Marshal(all[node])
-	if strings.Contains(string(text), "secret") || strings.Contains(string(text), "projected") {
-		t.Error("the node's pods have a secret")
-	}
-	for _, name := range []string{controller, node} {
-		if podSpec(all[name])["automountServiceAccountToken"] != false {
-			t.Errorf("%s mounts the token everywhere", name)
+		for _, spec := range []map[string]any{it.controller, it.node} {
+			if spec["automountServiceAccountToken"] != false {
+				t.Errorf("%v mounts the token everywhere", spec["serviceAccountName"])
+			}
 		}
-	}
+	})
 }
 
 func TestTheControllerTouchesNothingOfItsHost(t *testing.T) {
-	spec := podSpec(kustomized(t, filepath.Join(deploy, "csi/overlays/overcloud"))[controller])
-	for _, key := range []string{"hostNetwork", "hostPID", "hostIPC"} {
-		if spec[key] != nil {
-			t.Errorf("%s", key)
+	ofAll(t, func(t *testing.T, it driver) {
+		for _, key := range []string{"hostNetwork", "hostPID", "hostIPC"} {
+			if it.controller[key] != nil {
+				t.Errorf("%s", key)
+			}
 		}
-	}
-	for _, each := range spec["volumes"].([]any) {
-		if each.(map[string]any)["hostPath"] != nil {
-			t.Errorf("a path of the host: %v", each)
+		for _, each := range it.controller["volumes"].([]any) {
+			if each.(map[string]any)["hostPath"] != nil {
+				t.Errorf("a path of the host: %v", each)
+			}
 		}
-	}
-	if spec["securityContext"].(map[string]any)["runAsNonRoot"] != true {
-		t.Error("may run as root")
-	}
-	for name, container := range containers(spec) {
-		context := container["securityContext"].(map[string]any)
-		if context["readOnlyRootFilesystem"] != true || context["allowPrivilegeEscalation"] != false || context["privileged"] != nil {
-			t.Errorf("%s: %v", name, context)
+		if it.controller["securityContext"].(map[string]any)["runAsNonRoot"] != true {
+			t.Error("may run as root")
 		}
-	}
+		for name, container := range containers(it.controller) {
+			context := container["securityContext"].(map[string]any)
+			if context["readOnlyRootFilesystem"] != true || context["allowPrivilegeEscalation"] != false || context["privileged"] != nil {
+				t.Errorf("%s: %v", name, context)
+			}
+		}
+	})
 }
 
 func TestOnlyTheDriverOfTheNodeIsPrivileged(t *testing.T) {
-	for name, container := range containers(podSpec(kustomized(t, filepath.Join(deploy, "csi/overlays/overcloud"))[node])) {
-		context := container["securityContext"].(map[string]any)
-		if (context["privileged"] == true) != (name == "fuxi-csi") || context["readOnlyRootFilesystem"] != true {
-			t.Errorf("%s: %v", name, context)
+	ofAll(t, func(t *testing.T, it driver) {
+		for name, container := range containers(it.node) {
+			context := container["securityContext"].(map[string]any)
+			if (context["privileged"] == true) != (name == "fuxi-csi") || context["readOnlyRootFilesystem"] != true {
+				t.Errorf("%s: %v", name, context)
+			}
+		}
+	})
+}
+
+func TestTheNodeSeesOfItsHostWhatItNeeds(t *testing.T) {
+	usual := []string{"/var/lib/kubelet", "/var/lib/kubelet/plugins_registry"}
+	hosts := append([]string{"/dev", "/etc/iscsi", "/etc/multipath", "/etc/nvme", "/lib/modules", "/run",
+		"/usr/libexec/fuxi-csi/connectors", "/var/lib/iscsi"}, usual...)
+	want := map[string][]string{"overcloud": append([]string{"/dev"}, usual...), "cinder-csi": append([]string{"/dev"}, usual...),
+		"undercloud": hosts, "manila": usual, "manila-csi/nfs": usual, "manila-csi/cephfs": usual}
+	for _, overlay := range overlays {
+		var seen []string
+		for _, each := range installed(t, overlay).node["volumes"].([]any) {
+			if path, ok := each.(map[string]any)["hostPath"].(map[string]any); ok {
+				if name := path["path"].(string); !strings.HasPrefix(name, "/var/lib/kubelet/plugins/") {
+					seen = append(seen, name)
+				}
+			}
+		}
+		sort.Strings(seen)
+		if !reflect.DeepEqual(seen, want[overlay]) {
+			t.Errorf("%s: %v", overlay, seen)
 		}
 	}
 }
 
 func TestEveryContainerSaysWhatItNeedsAndWhichImageItIs(t *testing.T) {
-	all := kustomized(t, filepath.Join(deploy, "csi/overlays/overcloud"))
-	for _, workload := range []string{controller, node} {
-		for name, container := range containers(podSpec(all[workload])) {
-			resources := container["resources"].(map[string]any)
-			if resources["requests"] == nil || resources["limits"].(map[string]any)["memory"] == nil {
-				t.Errorf("%s of %s: %v", name, workload, resources)
+	ofAll(t, func(t *testing.T, it driver) {
+		for _, spec := range []map[string]any{it.controller, it.node} {
+			for name, container := range containers(spec) {
+				resources := container["resources"].(map[string]any)
+				if resources["requests"] == nil || resources["limits"].(map[string]any)["memory"] == nil {
+					t.Errorf("%s: %v", name, resources)
+				}
+				_, tag, found := strings.Cut(filepath.Base(container["image"].(string)), ":")
+				if !found || tag == "latest" {
+					t.Errorf("%s: image %v", name, container["image"])
+				}
 			}
-			_, tag, found := strings.Cut(filepath.Base(container["image"].(string)), ":")
-			if !found || tag == "latest" {
-				t.Errorf("%s of %s: image %v", name, workload, container["image"])
+		}
+	})
+}
+
+func TestDriversBesideEachOtherHaveNamesAndPortsOfTheirOwn(t *testing.T) {
+	seen := map[string]string{}
+	for _, overlay := range []string{"overcloud", "manila", "manila-csi/nfs", "manila-csi/cephfs"} {
+		it := installed(t, overlay)
+		names := keys(it.objects)
+		probe := containers(it.node)["fuxi-csi"]["livenessProbe"].(map[string]any)["httpGet"].(map[string]any)
+		port, _ := json.Marshal(probe["port"])
+		args, _ := json.Marshal(containers(it.node)["livenessprobe"]["args"])
+		if !strings.Contains(string(args), ":"+string(port)+`"`) {
+			t.Errorf("%s: the kubelet asks port %s, livenessprobe has %s", overlay, port, args)
+		}
+		for _, name := range append(names, "port "+string(port)) {
+			if other, twice := seen[name]; twice {
+				t.Errorf("%s: of %s and of %s", name, other, overlay)
 			}
+			seen[name] = overlay
 		}
 	}
 }
 
-func TestNoRoleMayDoEverything(t *testing.T) {
-	for name, one := range kustomized(t, filepath.Join(deploy, "csi/overlays/overcloud")) {
-		if rules, ok := one["rules"]; ok {
-			text, _ := json.Marshal(rules)
-			if strings.Contains(string(text), `"*"`) || strings.Contains(string(text), `"secrets"`) {
-				t.Errorf("%s: %s", name, text)
+func TestNoRoleMayDoEverythingAndOnlyManilaCsisClassesLetSecretsBeRead(t *testing.T) {
+	ofAll(t, func(t *testing.T, it driver) {
+		for name, one := range it.objects {
+			if rules, ok := one["rules"]; ok {
+				text, _ := json.Marshal(rules)
+				if strings.Contains(string(text), `"*"`) ||
+					strings.Contains(string(text), `"secrets"`) != strings.HasPrefix(name, "ClusterRole//fuxi-csi-manila-class-secrets-") {
+					t.Errorf("%s: %s", name, text)
+				}
 			}
 		}
-	}
+	})
 }
 
 func TestEveryExampleIsOfThisDriverOrItsClasses(t *testing.T) {
 	classes := map[string]bool{"": true}
-	for _, one := range kustomized(t, filepath.Join(deploy, "csi/cinder-classes")) {
-		classes[one["metadata"].(map[string]any)["name"].(string)] = true
+	drivers := map[any]bool{"cinder.fuxi.openstack.org": true, "manila.fuxi.openstack.org": true}
+	for _, provider := range []string{"cinder", "manila"} {
+		for _, one := range kustomized(t, filepath.Join(deploy, "csi", provider+"-classes")) {
+			classes[one["metadata"].(map[string]any)["name"].(string)] = true
+		}
 	}
 	files, _ := filepath.Glob(filepath.Join(deploy, "csi/examples/*.yaml"))
 	if len(files) < 10 {
@@ -262,7 +359,7 @@ func TestEveryExampleIsOfThisDriverOrItsClasses(t *testing.T) {
 		for _, one := range all {
 			if one["kind"] == "StorageClass" {
 				classes[one["metadata"].(map[string]any)["name"].(string)] = true
-				if one["provisioner"] != "cinder.fuxi.openstack.org" {
+				if !drivers[one["provisioner"]] {
 					t.Errorf("%s: %v", file, one["provisioner"])
 				}
 			}
