@@ -5,10 +5,12 @@ package manifests
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"sort"
 	"strings"
 	"testing"
@@ -22,14 +24,14 @@ type object map[string]any
 
 func output(t *testing.T, name string, args ...string) []byte {
 	t.Helper()
-	var errors bytes.Buffer
+	var complaint bytes.Buffer
 	command := exec.Command(name, args...)
 	// tools without C build faster, and are the same everywhere
 	command.Env = append(os.Environ(), "CGO_ENABLED=0")
-	command.Stderr = &errors
+	command.Stderr = &complaint
 	out, err := command.Output()
 	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, errors.String())
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, complaint.String())
 	}
 	return out
 }
@@ -302,6 +304,144 @@ func TestEveryContainerSaysWhatItNeedsAndWhichImageItIs(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestTheSidecarsAreThoseThatTheClusterOfTheTestsRuns(t *testing.T) {
+	modules, err := os.ReadFile("../cluster/components/go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	ofAll(t, func(t *testing.T, it driver) {
+		for name, container := range containers(it.controller) {
+			// livenessprobe and the registrar cannot be had as modules
+			if module, ok := strings.CutPrefix(name, "csi-"); ok {
+				_, tag, _ := strings.Cut(filepath.Base(container["image"].(string)), ":")
+				major, _, _ := strings.Cut(tag, ".")
+				if want := "kubernetes-csi/external-" + module + "/" + major + " " + tag + " "; !strings.Contains(string(modules), want) {
+					t.Errorf("go.mod has no %s", want)
+				}
+				seen++
+			}
+		}
+	})
+	if seen != 4*len(overlays) {
+		t.Errorf("%d sidecars", seen)
+	}
+}
+
+func TestTheImageIsMadeOfWhatIsThereAndOfWhatTheDriverNeedsToBuild(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(deploy, "csi/Dockerfile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := map[string]bool{}
+	for _, line := range strings.Split(string(text), "\n") {
+		words := strings.Fields(line)
+		if len(words) < 3 || words[0] != "COPY" || strings.HasPrefix(words[1], "--from") {
+			continue
+		}
+		for _, source := range words[1 : len(words)-1] {
+			if _, err := os.Stat(filepath.Join("../..", source)); err != nil {
+				t.Error(err)
+			}
+			copied[source] = true
+		}
+	}
+	for _, source := range []string{".cargo", "Cargo.lock", "Cargo.toml", "build.rs", "proto", "src", "deploy/csi/image"} {
+		if !copied[source] {
+			t.Errorf("the Dockerfile does not copy %s", source)
+		}
+	}
+}
+
+// programs gives what deploy/csi/image/programs lists.
+func programs(t *testing.T) map[string]bool {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(deploy, "csi/image/programs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]bool{}
+	for _, line := range strings.Split(string(text), "\n") {
+		line, _, _ = strings.Cut(line, "#")
+		if words := strings.Fields(line); len(words) > 1 {
+			for _, name := range words[1:] {
+				all[name] = true
+			}
+		}
+	}
+	return all
+}
+
+// called finds the programs that the driver's source names.
+var called = regexp.MustCompile(`Command::new\("([a-z0-9.]+)"\)|mkfs: "([a-z0-9.]+)"|NFS_HELPER: &str = "([a-z.]+)"`)
+
+func TestTheImageHasEveryProgramThatTheDriverCalls(t *testing.T) {
+	has, seen := programs(t), map[string]bool{}
+	err := filepath.WalkDir("../../src/node", func(path string, entry os.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".rs") || strings.Contains(path, "/tests") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		// what comes after is of the unit tests
+		source, _, _ := strings.Cut(string(text), "#[cfg(test)]\nmod tests {")
+		for _, match := range called.FindAllStringSubmatch(source, -1) {
+			name := match[1] + match[2] + match[3]
+			seen[name] = true
+			if !has[name] {
+				t.Errorf("%s calls %s, which deploy/csi/image/programs has not", path, name)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"blkid", "mkfs.ext4", "iscsiadm", "multipathd", "mount.nfs"} {
+		if !seen[name] {
+			t.Errorf("the source is not read right: it calls %s", name)
+		}
+	}
+}
+
+// The steps of the Dockerfile's last stages, without docker: what comes out starts.
+func TestEveryProgramOfTheImageStartsInIt(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	for _, tool := range []string{"apt-get", "dpkg-deb", "chroot"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skip("needs Debian's packages: ", err)
+		}
+	}
+	folder := t.TempDir()
+	image, unpacked, root := filepath.Join(deploy, "csi/image"), filepath.Join(folder, "unpacked"), filepath.Join(folder, "root")
+	output(t, filepath.Join(image, "unpack"), filepath.Join(image, "programs"), unpacked)
+	t.Setenv("UNPACKED", unpacked)
+	output(t, filepath.Join(image, "collect"), filepath.Join(image, "programs"), root)
+	for name := range programs(t) {
+		if strings.HasPrefix(name, "/") {
+			if _, err := os.Stat(filepath.Join(root, name)); err != nil {
+				t.Error(err)
+			}
+			continue
+		}
+		// most do not know the option, and say so; the loader's words and codes are others
+		out, err := exec.Command("chroot", root, "/usr/sbin/"+name, "--version").CombinedOutput()
+		var code *exec.ExitError
+		if errors.As(err, &code) && (code.ExitCode() >= 126 || code.ExitCode() < 0) || err != nil && code == nil || strings.Contains(string(out), "shared librar") {
+			t.Errorf("%s: %v: %s", name, err, out)
+		}
+	}
+	for _, none := range []string{"/bin/sh", "/usr/bin/sh", "/usr/bin/dpkg"} {
+		if _, err := os.Stat(filepath.Join(root, none)); err == nil {
+			t.Errorf("the image has %s", none)
+		}
+	}
 }
 
 func TestDriversBesideEachOtherHaveNamesAndPortsOfTheirOwn(t *testing.T) {

@@ -33,7 +33,7 @@ def run(cluster, cloud, names=None):
             for spec in failed:
                 say("FAIL  " + spec)
             totals = [totals[0] + passed, totals[1] + len(failed), totals[2] + skipped]
-        left = leftovers(cluster, cloud, deployment.driver_name(cluster))
+        left = leftovers(cluster, cloud)
         say("%s  nothing is left after External.Storage" % ("FAIL" if left else "ok  "))
         for one in left:
             say("      " + one)
