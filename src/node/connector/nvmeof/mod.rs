@@ -3,7 +3,7 @@
 //! - **Several paths** are the kernel's business (native multipath): one disk, a controller per path. Without native
 //!   multipath every controller would have a disk of its own, so one path is connected then.
 //! - **Which namespace it is** is told by UUID, else NGUID, else its number; never by what appeared last. A number is a
-//!   place that another volume may get, so what was proven once is compared with ([`Device::wwid`]).
+//!   place that another volume may get, so what was proven once is compared with (`Device::wwid`).
 //! - **A subsystem may hold several volumes.** A host cannot give one back; it goes when the storage unmaps it. So a
 //!   controller is dropped only when nothing else that is in use comes through it, and connecting always makes the kernel
 //!   look again.
