@@ -39,6 +39,8 @@ pub struct ProviderSetup {
     pub block_storage: BlockStorageOptions,
     /// Who attaches volumes; none for either.
     pub attach: Option<Attach>,
+    /// The runtime config of manila-csi, if there is one.
+    pub runtime_config: Option<PathBuf>,
     /// Knows the keys of Ceph.
     pub ceph: Arc<dyn cinder::CephClients>,
 }
@@ -218,7 +220,11 @@ fn manila() -> ProviderEntry {
         },
         services: &[ServiceKind::SharedFileSystem],
         make: Box::new(|setup| {
-            let settings = manila::Settings { driver: setup.driver.clone(), cluster: setup.cluster.clone() };
+            let settings = manila::Settings {
+                driver: setup.driver.clone(),
+                cluster: setup.cluster.clone(),
+                runtime_config: setup.runtime_config.clone(),
+            };
             let clients = setup.clouds.iter().map(|(name, session)| {
                 (name.clone(), Client::new(session.clone(), ServiceKind::SharedFileSystem, setup.most_requests))
             });
@@ -277,6 +283,7 @@ mod tests {
             most_requests: 1,
             block_storage: BlockStorageOptions::default(),
             attach: None,
+            runtime_config: None,
             ceph: Arc::new(Vec::new()),
         };
         let mut entry = super::memory();

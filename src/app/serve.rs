@@ -186,6 +186,7 @@ impl Controller {
             most_requests: options.max_requests.get(),
             block_storage,
             attach: plan.driver.attach,
+            runtime_config: options.runtime_config_file.clone(),
             ceph,
         };
         Ok(Self { provider: entry.make(&setup)?, clouds: setup.clouds })

@@ -134,15 +134,38 @@ impl<S: Source> Watch<S> {
         id: &str,
         done: impl FnMut(Option<&S::Object>) -> Result<Option<T>> + Send + 'static,
     ) -> Result<T> {
+        self.until_not_before(call, doing, None, id, done).await
+    }
+
+    /// The same for a change that is never over before some time: a look before that would cost a request and show
+    /// nothing.
+    ///
+    /// # Errors
+    /// As [`Watch::until`].
+    pub async fn until_not_before<T: Send + 'static>(
+        &self,
+        call: &Call,
+        doing: &'static str,
+        never_before: Option<Duration>,
+        id: &str,
+        done: impl FnMut(Option<&S::Object>) -> Result<Option<T>> + Send + 'static,
+    ) -> Result<T> {
         let (answer, answered) = oneshot::channel();
-        let key = self.add(call, doing, id, Box::new(Asked { answer: Some(answer), done }));
+        let key = self.add(call, doing, never_before, id, Box::new(Asked { answer: Some(answer), done }));
         let _registration = Registration { inner: &self.0, id, key };
         call.bound(doing, answered).await?.map_err(|_| Error::internal(format!("{doing} {id}: the watch has ended")))?
     }
 
-    fn add(&self, call: &Call, doing: &'static str, id: &str, ask: Box<dyn Ask<S::Object>>) -> u64 {
+    fn add(
+        &self,
+        call: &Call,
+        doing: &'static str,
+        never_before: Option<Duration>,
+        id: &str,
+        ask: Box<dyn Ask<S::Object>>,
+    ) -> u64 {
         let mut schedule = self.0.lock();
-        let key = schedule.add(call, doing, id, ask);
+        let key = schedule.add(call, doing, never_before, id, ask);
         if schedule.looking {
             // A crowd is served by the next tick anyway.
             let needs_a_look = !schedule.has_more_than_a_crowd();

@@ -89,6 +89,23 @@ pub trait Provider: Send + Sync + 'static {
         read_only: bool,
     ) -> Result<Connection>;
 
+    /// The same, with what else the orchestrator knows of the volume: what CreateVolume said of it, or whoever wrote its
+    /// PersistentVolume. For providers whose volumes are not fully named by their ids.
+    ///
+    /// # Errors
+    /// As [`Provider::publish`].
+    async fn publish_known(
+        &self,
+        call: &Call,
+        id: &VolumeId,
+        _context: &StringMap,
+        node: &NodeId,
+        capability: &Capability,
+        read_only: bool,
+    ) -> Result<Connection> {
+        self.publish(call, id, node, capability, read_only).await
+    }
+
     /// Takes the volume from the node, or from all nodes where none is named. Success where volume, node or attachment
     /// is not there (any more).
     ///

@@ -58,6 +58,7 @@ struct Waiter<T> {
     key: u64,
     call: Call,
     doing: &'static str,
+    never_before: Option<Duration>,
     since: Instant,
     /// Whether a list was asked for since.
     listed: bool,
@@ -119,7 +120,14 @@ impl<T> Schedule<T> {
         }
     }
 
-    pub(super) fn add(&mut self, call: &Call, doing: &'static str, id: &str, ask: Box<dyn Ask<T>>) -> u64 {
+    pub(super) fn add(
+        &mut self,
+        call: &Call,
+        doing: &'static str,
+        never_before: Option<Duration>,
+        id: &str,
+        ask: Box<dyn Ask<T>>,
+    ) -> u64 {
         let now = Instant::now();
         let key = self.next_key;
         self.next_key += 1;
@@ -132,10 +140,11 @@ impl<T> Schedule<T> {
             key,
             call: call.clone(),
             doing,
+            never_before,
             since: now,
             listed: false,
             seen: None,
-            next_look: now + self.pace.next_look(doing, Duration::ZERO),
+            next_look: now + self.pace.next_look(doing, Duration::ZERO, never_before),
             lists: 0,
             doubt: FIRST_DOUBT,
             next_doubt: now + FIRST_DOUBT,
@@ -307,7 +316,7 @@ impl<T> Schedule<T> {
             waiter.being_looked_at = false;
             waiter.seen = Some(when);
             let waited = when.saturating_duration_since(waiter.since).max(Duration::from_millis(1));
-            waiter.next_look = waiter.since + self.pace.next_look(waiter.doing, waited);
+            waiter.next_look = waiter.since + self.pace.next_look(waiter.doing, waited, waiter.never_before);
             self.put(id, waiter);
         }
     }

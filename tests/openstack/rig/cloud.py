@@ -39,17 +39,18 @@ class Cloud:
     `info`: its addresses and credentials; `api`: a session with its application credential.
     """
 
-    def __init__(self, services, home=None, keep=False, show=say, back_ends=None):
+    def __init__(self, services, home=None, keep=False, show=say, back_ends=None, new=False):
         """home: the CLOUD_HOME of a cloud to use and leave running (default: one of our own, made new, stopped
-        afterwards); keep: leave ours running as well; show: gets the lines that the cloud prints; back_ends: variables
-        that give it more of them, as CLOUD_CEPH."""
-        self.services, self.home, self.keep, self.show = services, home, keep or home is not None, show
-        self.own = home is None
+        afterwards); new: make it new and stop it, although it has this home; keep: leave ours running as well;
+        show: gets the lines that the cloud prints; back_ends: variables that give it more of them, as CLOUD_CEPH."""
+        self.services, self.home, self.show = services, home, show
+        self.own = home is None or new
+        self.keep = keep or not self.own
         self.back_ends = back_ends or {}
 
     def __enter__(self):
         with contextlib.ExitStack() as stack:
-            if self.own:
+            if self.home is None:
                 self.home = stack.enter_context(home_of_our_own(POOL_OF_MORE if self.back_ends else POOL))
             self.env = dict(os.environ, CLOUD_HOME=self.home, **self.back_ends)
             if self.own:
