@@ -36,7 +36,7 @@ class Case:
             self.story += "\nand then: %s" % error
 
     def leftovers(self):
-        return leftovers(self.cluster, self.cloud, self.driver)
+        return leftovers(self.cluster, self.cloud)
 
     def end(self, seconds=120):
         """Delete everything, and be sure that nothing stays."""
