@@ -8,11 +8,13 @@
 #![allow(rustdoc::broken_intra_doc_links, reason = "`[Global]` in a help text is a section of cloud.conf, not a link")]
 
 pub mod address;
+mod defaults;
 pub mod name;
 pub mod size;
 mod trial;
 
 pub use address::{Endpoint, HttpEndpoint};
+pub use defaults::Defaults;
 pub use name::{DriverName, KeyValue, ProviderName, TopologySegment, TopologyValue};
 pub use trial::Try;
 
@@ -396,6 +398,13 @@ pub struct CloudOptions {
     /// At most so many requests in flight per OpenStack service; fewer after 429 or 503
     #[arg(long, value_name = "N", default_value = "32", env = "FUXI_CSI_MAX_REQUESTS")]
     pub max_requests: NonZeroUsize,
+
+    /// The runtime config of manila-csi: which export locations of NFS shares may be used
+    ///
+    /// JSON, read again for every publication: {"nfs": {"matchExportLocationAddress": "10.0.0.0/24"}}. For
+    /// --provider manila.
+    #[arg(long, value_name = "FILE", env = "FUXI_CSI_RUNTIME_CONFIG_FILE")]
+    pub runtime_config_file: Option<PathBuf>,
 }
 
 /// Metadata values of Cinder have at most 255 characters.

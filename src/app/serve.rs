@@ -71,13 +71,7 @@ pub(super) async fn serve(plan: Plan<'_>, registry: Registry) -> Result<()> {
     let operations = Operations::default();
     let entry = registry.provider(plan.driver.provider.as_str())?;
 
-    let way = if !entry.abilities.block {
-        Way::Shares
-    } else if plan.driver.attach == Some(cli::Attach::Host) {
-        Way::Host
-    } else {
-        Way::Server
-    };
+    let way = Way::of(entry.delivery, plan.driver.attach);
     let controller = match plan.cloud {
         Some(cloud) => Some(Controller::assemble(&plan, cloud, entry, &metrics).await?),
         None => None,
@@ -85,12 +79,17 @@ pub(super) async fn serve(plan: Plan<'_>, registry: Registry) -> Result<()> {
     let node = match plan.node {
         Some(options) => {
             let files = plan.files.cloud_config.clone();
-            Some(Arc::new(machine::node(plan.driver, options, files, way, &registry).await?))
+            Some(Arc::new(machine::node(plan.driver, options, files, way, entry.abilities.zones, &registry).await?))
         }
         None => None,
     };
     let services = Services {
-        identity: IdentityService::new(driver.as_str().to_owned(), manifest(), entry.abilities),
+        identity: IdentityService::new(
+            driver.as_str().to_owned(),
+            registry.version().to_owned(),
+            manifest(),
+            entry.abilities,
+        ),
         controller: controller
             .as_ref()
             .map(|controller| ControllerService::new(Arc::clone(&controller.provider), operations.clone())),
@@ -105,7 +104,7 @@ pub(super) async fn serve(plan: Plan<'_>, registry: Registry) -> Result<()> {
     }
     tracing::info!(
         driver = driver.as_str(),
-        version = env!("CARGO_PKG_VERSION"),
+        version = registry.version(),
         role = plan.role_name(),
         provider = plan.driver.provider.as_str(),
         endpoint = %plan.service.endpoint,
@@ -186,6 +185,7 @@ impl Controller {
             most_requests: options.max_requests.get(),
             block_storage,
             attach: plan.driver.attach,
+            runtime_config: options.runtime_config_file.clone(),
             ceph,
         };
         Ok(Self { provider: entry.make(&setup)?, clouds: setup.clouds })

@@ -13,6 +13,7 @@ pub mod connector;
 pub mod device;
 pub mod expand;
 pub mod filesystem;
+mod fuse;
 pub mod health;
 pub mod identity;
 pub mod keychain;

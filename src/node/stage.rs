@@ -7,10 +7,11 @@ use super::connector::{Connector, Link, Share, Source};
 use super::device::Device;
 use super::filesystem::probe::{Content, probe};
 use super::filesystem::{Filesystem, Growth, Tools, fills, mkfs_options, superblock};
+use super::fuse::{self, KeyFile};
 use super::mount::options::MountOptions;
 use super::mount::system::errno;
 use super::mount::{Mount, Pulse, place};
-use super::record::Record;
+use super::record::{Record, file_name};
 use super::{Node, StageRequest, blocking};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
@@ -76,6 +77,8 @@ struct Mounting {
     is_asked_for: bool,
     options: Vec<String>,
     mkfs_options: Vec<String>,
+    /// The options of ceph-fuse, where that is asked for.
+    fuse: Option<String>,
 }
 
 impl<'a> Staging<'a> {
@@ -96,6 +99,7 @@ impl<'a> Staging<'a> {
                     is_asked_for: asked.is_some(),
                     options,
                     mkfs_options: mkfs_options(&request.volume_context)?,
+                    fuse: fuse::asked_for(&request.volume_context),
                 })
             }
         };
@@ -160,7 +164,10 @@ impl<'a> Staging<'a> {
             Some(number) => self.node.numbered(self.call, number).await?.is_none(),
             None => false,
         };
-        let is_alive = !is_gone && self.node.parts.mounter.pulse(self.call, &self.path).await? == Pulse::Alive;
+        // Such a mount does not say of which share it is, and nobody uses it before it is staged to the end.
+        let is_unfinished = entry.fstype == fuse::FSTYPE && !self.record.staged;
+        let is_alive =
+            !is_gone && !is_unfinished && self.node.parts.mounter.pulse(self.call, &self.path).await? == Pulse::Alive;
         if is_ours && is_alive {
             if entry.is_read_only() != self.wants_read_only() {
                 return Err(Error::new(
@@ -443,9 +450,17 @@ impl<'a> Staging<'a> {
             options: MountOptions::parse(wanted.iter().copied())?,
             secret: share.secret.clone(),
         };
-        match share.helper.filter(|helper| self.node.parts.exec.finds(helper)) {
-            Some(helper) => self.mount_by(helper, share, &wanted).await?,
-            None => self.mount(&mount).await.map_err(|error| share_refused(error, share))?,
+        let fuse = mounting.fuse.as_ref().filter(|_| share.fstype == "ceph");
+        let is_there = |program: &str| self.node.parts.exec.finds(program);
+        match (fuse, share.helper.filter(|helper| is_there(helper))) {
+            (Some(options), _) if is_there(fuse::PROGRAM) => self.mount_by_fuse(share, options).await?,
+            (_, Some(helper)) => self.mount_by(helper, share, &wanted).await?,
+            (fuse, None) => {
+                if fuse.is_some() {
+                    tracing::warn!(volume = %self.link.volume, "ceph-fuse is not installed here: the kernel mounts");
+                }
+                self.mount(&mount).await.map_err(|error| share_refused(error, share))?;
+            }
         }
         let table = self.node.parts.mounter.table(self.call).await?;
         self.record.mounted = table.top(&self.path).map(|entry| entry.device);
@@ -465,6 +480,24 @@ impl<'a> Staging<'a> {
         if !options.is_empty() {
             command = command.arg("-o").arg(options.join(","));
         }
+        self.run_mount(command, share).await
+    }
+
+    async fn mount_by_fuse(&mut self, share: &Share, options: &str) -> Result<()> {
+        self.call.check("mount a share")?;
+        let path = self.node.parts.plugin_dir.join("keys").join(file_name(self.link.volume.as_str()));
+        let copy = share.clone();
+        let key = blocking::run(self.call, "write a key for ceph-fuse", move || {
+            KeyFile::write(path, &copy).map_err(|error| Error::internal("write a key for ceph-fuse").because(error))
+        })
+        .await?;
+        let command = fuse::command(share, &self.path, key.path(), options, self.read_only)?;
+        let mounted = self.run_mount(command, share).await;
+        drop(key);
+        mounted
+    }
+
+    async fn run_mount(&mut self, command: Command, share: &Share) -> Result<()> {
         self.mount_pending = true;
         let ended = self.node.parts.exec.run(self.call, command.limit(HELPER_LIMIT).to_the_end()).await;
         self.mount_pending =

@@ -3,12 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// The first look at a change of which nothing is known yet.
-const FIRST_LOOK: Duration = Duration::from_millis(250);
-
-/// The first look is never later than this after the start, whatever was learned: what took long under load may be
-/// quick now.
-const LATEST_FIRST_LOOK: Duration = Duration::from_millis(250);
+/// The first look at a change of which nothing is known yet. It is never later than this after the start, whatever was
+/// learned: what took long under load may be quick now.
+pub(super) const FIRST_LOOK: Duration = Duration::from_millis(250);
 
 /// A learned time is trusted up to this multiple of the time already waited.
 const TRUST: u32 = 12;
@@ -26,13 +23,15 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// When to look next, counted from the start of the change, after having waited for `waited`.
-    pub(super) fn next_look(&self, doing: &str, waited: Duration) -> Duration {
+    /// When to look next, counted from the start of the change, after having waited for `waited`. `never_before` is the
+    /// time before which such a change is never over, if that is known.
+    pub(super) fn next_look(&self, doing: &str, waited: Duration, never_before: Option<Duration>) -> Duration {
+        let first = never_before.unwrap_or(FIRST_LOOK);
         let Some(usual) = self.usual.get(doing).copied() else {
-            return if waited < FIRST_LOOK { FIRST_LOOK } else { waited + (waited / 2).min(LONGEST_PAUSE) };
+            return if waited < first { first } else { waited + (waited / 2).min(LONGEST_PAUSE) };
         };
         let next = if waited.is_zero() {
-            usual.min(LATEST_FIRST_LOOK)
+            never_before.unwrap_or(usual.min(FIRST_LOOK))
         } else if waited < usual {
             usual.min(waited * TRUST)
         } else {
@@ -63,7 +62,7 @@ mod tests {
         for length in lengths {
             let (length, mut waited, mut looks) = (Duration::from_millis(*length), Duration::ZERO, 0);
             loop {
-                let next = pace.next_look("x", waited);
+                let next = pace.next_look("x", waited, None);
                 looks += 1;
                 if next >= length {
                     pace.learn("x", waited, next);
@@ -91,6 +90,18 @@ mod tests {
         run(&mut pace, &[5_000; 10]);
         let (_, lag) = run(&mut pace, &[200; 4]);
         assert!(lag < Duration::from_millis(120), "{lag:?}");
+    }
+
+    #[test]
+    fn nobody_looks_before_a_change_can_be_over() {
+        let never_before = Some(Duration::from_millis(600));
+        let mut pace = Pace::default();
+        assert_eq!(pace.next_look("x", Duration::ZERO, never_before), Duration::from_millis(600));
+        for _ in 0..5 {
+            pace.learn("x", Duration::ZERO, Duration::from_millis(600));
+        }
+        assert_eq!(pace.next_look("x", Duration::ZERO, never_before), Duration::from_millis(600));
+        assert!(pace.next_look("x", Duration::from_millis(600), never_before) > Duration::from_millis(600));
     }
 
     #[test]

@@ -105,6 +105,14 @@ impl Session {
         self.login(call, None).await.map(drop)
     }
 
+    /// The settings of the cloud, as they are now.
+    ///
+    /// # Errors
+    /// As [`Settings::current`].
+    pub async fn settings(&self) -> Result<Arc<Cloud>> {
+        Ok(self.0.settings.current().await?.0)
+    }
+
     /// Whether there has been a successful login.
     #[must_use]
     pub fn is_logged_in(&self) -> bool {

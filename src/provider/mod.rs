@@ -89,15 +89,29 @@ pub trait Provider: Send + Sync + 'static {
         read_only: bool,
     ) -> Result<Connection>;
 
+    /// The same, with what else the orchestrator knows of the volume: what CreateVolume said of it, or whoever wrote its
+    /// PersistentVolume. For providers whose volumes are not fully named by their ids.
+    ///
+    /// # Errors
+    /// As [`Provider::publish`].
+    async fn publish_known(
+        &self,
+        call: &Call,
+        id: &VolumeId,
+        _context: &StringMap,
+        node: &NodeId,
+        capability: &Capability,
+        read_only: bool,
+    ) -> Result<Connection> {
+        self.publish(call, id, node, capability, read_only).await
+    }
+
     /// Takes the volume from the node, or from all nodes where none is named. Success where volume, node or attachment
     /// is not there (any more).
     ///
     /// # Errors
     /// As the service gives them.
     async fn unpublish(&self, call: &Call, id: &VolumeId, node: Option<&NodeId>) -> Result<()>;
-
-    /// The topology key whose values are this provider's zones, such as `topology.cinder.fuxi.openstack.org/zone`.
-    fn topology_key(&self) -> &str;
 
     /// Logs in and finds out what the other methods need: called once at start, in the background, and repeated while
     /// the service is away.
@@ -122,6 +136,12 @@ pub trait Provider: Send + Sync + 'static {
     /// How much is left.
     fn capacity(&self) -> Option<&dyn Capacity> {
         None
+    }
+
+    /// Whether volumes are in zones, and reachable from their own only. If so, [`Volume::topology`] says which, under
+    /// the key that nodes use as well, [`zone_key`](crate::model::zone_key).
+    fn has_zones(&self) -> bool {
+        false
     }
 
     /// Whether volumes can be made of volumes.

@@ -61,7 +61,7 @@ func NewRig(o Options, spec *Spec) (*Rig, error) {
 	// every driver gets a node, if only for its network: none may reach the
 	// host's, whose metadata service is not ours to ask
 	id := newID()
-	if spec.Publish || spec.Node {
+	if spec.NodeID == "" && (spec.Publish || spec.Node) {
 		if id, err = r.cloud.NewServer(r.run + "-node"); err != nil {
 			return nil, err
 		}

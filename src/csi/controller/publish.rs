@@ -17,13 +17,13 @@ pub(super) async fn publish(
     let node: NodeId = request::id("node_id", &message.node_id)?;
     let capability = request::capability("volume_capability", message.volume_capability)?;
     service.abilities.check("volume_capability", &capability)?;
-    let read_only = message.readonly;
+    let (read_only, context) = (message.readonly, message.volume_context);
     if read_only && !service.abilities.read_only_publish {
         return Err(Error::invalid("readonly is true, but this driver does not have PUBLISH_READONLY"));
     }
     let connection = service
         .run(rpc, Claim::attachment(&id, &node), "publish volume", |provider, call| async move {
-            provider.publish(&call, &id, &node, &capability, read_only).await
+            provider.publish_known(&call, &id, &context, &node, &capability, read_only).await
         })
         .await?;
     Ok(proto::ControllerPublishVolumeResponse { publish_context: connection.to_context()? })

@@ -50,6 +50,12 @@ impl SecretOption {
         Self { name, value }
     }
 
+    /// Its value.
+    #[must_use]
+    pub fn value(&self) -> &SecretString {
+        &self.value
+    }
+
     /// Adds it to what the file system reads.
     fn onto(&self, data: &str) -> String {
         let comma = if data.is_empty() { "" } else { "," };

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::{major, minor};
+use nix::sys::statfs::FsType;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -23,6 +24,9 @@ const CHANGE_LIMIT: Duration = Duration::from_secs(100);
 
 /// How long a look at a mounted file system may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(8);
+
+/// The number by which statfs(2) tells a CephFS.
+const CEPHFS: FsType = FsType(0x00c3_6400);
 
 /// The kernel.
 #[derive(Debug, Default)]
@@ -131,18 +135,12 @@ impl Mounter for SystemMounter {
     async fn pulse(&self, call: &Call, path: &Path) -> Result<Pulse> {
         let doing = format!("look at {}", path.display());
         let at = path.to_owned();
-        // An XFS that is shut down still answers stat from its cache; opening and listing asks it really.
-        let look = self.patience.run(LOOK_LIMIT, &doing, path, move || match std::fs::metadata(&at)?.is_dir() {
-            true => std::fs::read_dir(&at)?.next().transpose().map(drop),
-            false => Ok(()),
-        });
+        let look = self.patience.run(LOOK_LIMIT, &doing, path, move || look_at(&at));
         match call.bound(&doing, look).await? {
             Ok(()) => Ok(Pulse::Alive),
             Err(error) if error.is(Kind::Unavailable) => Ok(Pulse::Hung),
             Err(error) => match errno(&error) {
                 Some(errno) if is_dead(errno) => Ok(Pulse::Dead),
-                // A server that does not let root read answers all the same.
-                Some(Errno::EACCES | Errno::EPERM) => Ok(Pulse::Alive),
                 Some(Errno::ENOENT | Errno::ENOTDIR) => Err(error.as_kind(Kind::NotFound)),
                 _ => Err(error),
             },
@@ -176,6 +174,30 @@ pub fn is_dead(errno: Errno) -> bool {
             | Errno::EHOSTDOWN
             | Errno::EUCLEAN
     )
+}
+
+/// Asks the file system at a path something that it cannot answer from a cache.
+fn look_at(path: &Path) -> io::Result<()> {
+    let is_refused = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    let look = || -> io::Result<()> {
+        if std::fs::metadata(path)?.is_dir() {
+            // An XFS that is shut down still answers stat from its cache; opening and listing asks it really.
+            match std::fs::read_dir(path).and_then(|mut entries| entries.next().transpose()) {
+                // A server may not let root read. Ceph always does, unless it has shut this client out.
+                Err(error) if is_refused(&error) && !is_cephfs(path) => {}
+                other => other.map(drop)?,
+            }
+            // An NFS server is asked only by this.
+            nix::sys::statvfs::statvfs(path)?;
+        }
+        Ok(())
+    };
+    // All but reading needs no permission: who is refused that is not let in any more.
+    look().map_err(|error| if is_refused(&error) { Errno::ESHUTDOWN.into() } else { error })
+}
+
+fn is_cephfs(path: &Path) -> bool {
+    nix::sys::statfs::statfs(path).is_ok_and(|found| found.filesystem_type() == CEPHFS)
 }
 
 fn device_number(path: &Path) -> io::Result<Option<DeviceNumber>> {

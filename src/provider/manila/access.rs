@@ -6,16 +6,17 @@
 use super::client::{Client, Entrant};
 use super::export;
 use super::failure::{ended_in_error, wrong_state};
+use super::runtime_config::export_network;
 use super::share::{SHARED_CLIENT, await_settled};
-use super::{Cloud, ManilaProvider};
+use super::{Cloud, ManilaProvider, NEVER_BEFORE};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::initiator::Initiator;
-use crate::model::{Capability, Connection, KIND_CEPHFS, KIND_NFS, NodeId, Secrets, VolumeId};
+use crate::model::{Connection, KIND_CEPHFS, KIND_NFS, NodeId, Secrets, StringMap, VolumeId};
 use crate::openstack::client::found;
 use crate::openstack::manila::{AccessLevel, AccessRule, AccessType, NewRule, Protocol, RuleState, Share, ShareStatus};
+use crate::openstack::objects::Metadata;
 use crate::provider::failure::{is_refused_with, is_unclear, says};
-use crate::provider::handle::VolumeHandle;
 use crate::provider::size::gib;
 use crate::seal::{Binding, seal};
 use secrecy::ExposeSecret;
@@ -30,8 +31,8 @@ const CEPH_KEY: &str = "key";
 struct Wanted {
     entrant: Entrant,
     level: AccessLevel,
-    /// The node that it is for; none for all nodes.
-    node: Option<NodeId>,
+    /// The node and the volume that it is for; none for all.
+    only_for: Option<(NodeId, VolumeId)>,
 }
 
 /// How the wait for a rule ended.
@@ -47,18 +48,24 @@ impl ManilaProvider {
         &self,
         call: &Call,
         id: &VolumeId,
+        context: &StringMap,
         node: &NodeId,
-        capability: &Capability,
         read_only: bool,
     ) -> Result<Connection> {
-        let (handle, cloud) = self.existing(id)?;
         let client = Client::of(self.names.cluster(), self.names.driver(), node)?;
-        let read_only = read_only || capability.mode.is_read_only();
-        let share = mountable(call, cloud, handle.id.as_str()).await?;
-        let wanted = self.wanted(&share, &client, node, read_only)?;
+        let (cloud, share) = self.meant(call, id, context).await?;
+        let share = mountable(call, cloud, &share).await?;
+        let wanted = self.wanted(&share, &client, id, node, read_only)?;
+        let within = match (&self.runtime_config, &share.share_proto) {
+            (Some(path), Protocol::Nfs) => export_network(call, path).await?,
+            _ => None,
+        };
+        let turn = cloud.turns.take(call, &share.id, node.as_str()).await?;
+        self.note_alias(call, cloud, &share, id).await?;
         let rule = self.rule(call, cloud, &share, &wanted).await?;
+        drop(turn);
         let exports = cloud.manila.export_locations(call, &share.id).await?;
-        let export = export::choose(&exports, client.initiator.ip)?;
+        let export = export::choose(&exports, client.initiator.ip, within)?;
         Ok(Connection {
             kind: kind_of(&share.share_proto).to_owned(),
             data: export::data(&share, export, &rule.access_to)?,
@@ -69,18 +76,23 @@ impl ManilaProvider {
     }
 
     /// What rule the node needs.
-    fn wanted(&self, share: &Share, client: &Client, node: &NodeId, read_only: bool) -> Result<Wanted> {
+    fn wanted(
+        &self,
+        share: &Share,
+        client: &Client,
+        volume: &VolumeId,
+        node: &NodeId,
+        read_only: bool,
+    ) -> Result<Wanted> {
         match share.metadata.get(&self.names.key(SHARED_CLIENT)) {
             // What may be written is then the node's to see to: the rule is for those who write as well.
-            Some(everybody) if self.names.is_ours(&share.metadata) => Ok(Wanted {
-                entrant: Entrant { access_type: AccessType::Ip, access_to: everybody.clone() },
-                level: AccessLevel::ReadWrite,
-                node: None,
-            }),
+            Some(everybody) if self.names.is_ours(&share.metadata) => {
+                Ok(Wanted { entrant: client.entrant_among(everybody)?, level: AccessLevel::ReadWrite, only_for: None })
+            }
             _ => Ok(Wanted {
                 entrant: client.entrant(&share.share_proto)?,
                 level: if read_only { AccessLevel::ReadOnly } else { AccessLevel::ReadWrite },
-                node: Some(node.clone()),
+                only_for: Some((node.clone(), volume.clone())),
             }),
         }
     }
@@ -88,8 +100,9 @@ impl ManilaProvider {
     /// The wanted rule, in force; made now if need be.
     async fn rule(&self, call: &Call, cloud: &Cloud, share: &Share, wanted: &Wanted) -> Result<AccessRule> {
         let mut metadata = self.names.metadata(&std::collections::BTreeMap::new());
-        if let Some(node) = &wanted.node {
+        if let Some((node, volume)) = &wanted.only_for {
             metadata.insert(self.names.key(NODE), node.to_string());
+            metadata.extend([self.mark(volume)]);
         }
         let new = NewRule {
             access_type: match wanted.entrant.access_type {
@@ -113,7 +126,10 @@ impl ManilaProvider {
                 },
             };
             match await_applied(call, cloud, &share.id, &id).await? {
-                Applied::InForce(rule) => return Ok(rule),
+                Applied::InForce(rule) => {
+                    self.note_use(call, cloud, &rule, wanted).await?;
+                    return Ok(rule);
+                }
                 Applied::Gone => {}
                 Applied::Failed(rule) => {
                     let error = ended_in_error(call, cloud, "an access rule of share", &share.id, "error").await;
@@ -123,6 +139,16 @@ impl ManilaProvider {
                     return Err(error.during(format!("let {} in", wanted.entrant.access_to)));
                 }
             }
+        }
+    }
+
+    /// Notes in a rule of ours that it is for this volume too.
+    async fn note_use(&self, call: &Call, cloud: &Cloud, rule: &AccessRule, wanted: &Wanted) -> Result<()> {
+        match &wanted.only_for {
+            Some((node, volume)) if self.holder(rule) == Some(node.as_str()) && !self.is_for(rule, volume) => {
+                cloud.manila.tag_rule(call, &rule.id, &Metadata::from([self.mark(volume)])).await
+            }
+            _ => Ok(()),
         }
     }
 
@@ -191,11 +217,17 @@ impl ManilaProvider {
 
     /// The story of ControllerUnpublishVolume: for one node, or for all.
     pub(super) async fn close_to(&self, call: &Call, id: &VolumeId, node: Option<&NodeId>) -> Result<()> {
-        // What cannot exist is open to nobody.
-        let Some(handle) = VolumeHandle::parse(id) else { return Ok(()) };
-        let cloud = self.clouds.of_handle(&handle.cloud)?;
-        let share = handle.id.as_str();
-        self.revoke_rules_of(call, cloud, share, node).await?;
+        // What is not known is open to nobody.
+        let Some((mut cloud, mut share)) = self.find(call, id).await? else { return Ok(()) };
+        if !self.revoke_rules_of(call, cloud, &share, id, node).await? {
+            // There is no share of that id, but there may be one that is called so.
+            match self.of_alias(call, id).await? {
+                Some(found) if found.1 != share => (cloud, share) = found,
+                _ => return Ok(()),
+            }
+            self.revoke_rules_of(call, cloud, &share, id, node).await?;
+        }
+        let share = share.as_str();
         let Some(node) = node else { return Ok(()) };
         let Ok(client) = Client::of(self.names.cluster(), self.names.driver(), node) else { return Ok(()) };
         for protocol in [Protocol::Nfs, Protocol::Cephfs] {
@@ -203,30 +235,49 @@ impl ManilaProvider {
             if let Ok(entrant) = client.entrant(&protocol)
                 && self.wait_for_lost(call, cloud, &doubt(share, &entrant)).await?
             {
-                self.revoke_rules_of(call, cloud, share, Some(node)).await?;
+                self.revoke_rules_of(call, cloud, share, id, Some(node)).await?;
             }
         }
         Ok(())
     }
 
-    async fn revoke_rules_of(&self, call: &Call, cloud: &Cloud, share: &str, node: Option<&NodeId>) -> Result<()> {
-        let Some(rules) = found(cloud.manila.rules(call, share).await)? else { return Ok(()) };
+    /// Revokes what only this volume needs on the node, or on all nodes. False: there is no such share.
+    async fn revoke_rules_of(
+        &self,
+        call: &Call,
+        cloud: &Cloud,
+        share: &str,
+        volume: &VolumeId,
+        node: Option<&NodeId>,
+    ) -> Result<bool> {
+        let turn = match node {
+            Some(node) => Some(cloud.turns.take(call, share, node.as_str()).await?),
+            None => None,
+        };
+        let Some(rules) = found(cloud.manila.rules(call, share).await)? else { return Ok(false) };
+        let (mut is_used_elsewhere, mut revoked) = (false, Vec::new());
         for rule in rules {
-            let holder = self.holder(&rule);
-            let is_meant = match node {
-                None => holder.is_some(),
-                Some(node) => holder == Some(node.as_str()),
-            };
-            if !is_meant {
-                continue;
-            }
-            if rule.is_leaving() {
-                await_revoked(call, cloud, share, &rule.id).await?;
-            } else {
-                revoke(call, cloud, share, &rule.id).await?;
+            let Some(holder) = self.holder(&rule) else { continue };
+            let is_for_others = self.is_for_others(&rule, volume);
+            if node.is_some_and(|node| node.as_str() != holder) {
+                is_used_elsewhere |= self.is_for(&rule, volume);
+            } else if rule.is_leaving() {
+                revoked.push(rule);
+            } else if !is_for_others {
+                deny(call, cloud, share, &rule.id).await?;
+                revoked.push(rule);
+            } else if self.is_for(&rule, volume) {
+                found(cloud.manila.untag_rule(call, &rule.id, &self.mark(volume).0).await)?;
             }
         }
-        Ok(())
+        for rule in revoked {
+            await_revoked(call, cloud, share, &rule.id).await?;
+        }
+        if !is_used_elsewhere {
+            self.forget_alias(call, cloud, share, volume).await?;
+        }
+        drop(turn);
+        Ok(true)
     }
 
     /// The node that a rule of ours is for.
@@ -275,7 +326,7 @@ async fn await_applied(call: &Call, cloud: &Cloud, share: &str, id: &str) -> Res
     let (share_id, id) = (share.to_owned(), id.to_owned());
     cloud
         .rules
-        .until(call, "allow access", share, move |rules| {
+        .until_not_before(call, "allow access", NEVER_BEFORE, share, move |rules| {
             let Some(rules) = rules else { return Err(Error::not_found(format!("share {share_id} is gone"))) };
             let Some(rule) = rules.iter().find(|rule| rule.id == id) else { return Ok(Some(Applied::Gone)) };
             Ok(applied(rule))
@@ -294,19 +345,21 @@ fn applied(rule: &AccessRule) -> Option<Applied> {
 
 /// Revokes a rule and waits until it is not in force any more.
 async fn revoke(call: &Call, cloud: &Cloud, share: &str, id: &str) -> Result<()> {
+    deny(call, cloud, share, id).await?;
+    await_revoked(call, cloud, share, id).await
+}
+
+/// Asks for a rule to be revoked; success if it is not there.
+async fn deny(call: &Call, cloud: &Cloud, share: &str, id: &str) -> Result<()> {
     call.check("revoke an access rule")?;
-    match cloud.manila.deny(call, share, id).await {
-        Ok(()) => await_revoked(call, cloud, share, id).await,
-        Err(error) if error.is(Kind::NotFound) => Ok(()),
-        Err(error) => Err(error),
-    }
+    found(cloud.manila.deny(call, share, id).await).map(drop)
 }
 
 async fn await_revoked(call: &Call, cloud: &Cloud, share: &str, id: &str) -> Result<()> {
     let wanted = id.to_owned();
     let failed = cloud
         .rules
-        .until(call, "deny access", share, move |rules| {
+        .until_not_before(call, "deny access", NEVER_BEFORE, share, move |rules| {
             let rule = rules.into_iter().flatten().find(|rule| rule.id == wanted);
             Ok(match rule {
                 None => Some(false),

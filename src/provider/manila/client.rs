@@ -33,6 +33,18 @@ impl Network {
         };
         Some(Self { address, bits })
     }
+
+    /// Whether an address is in it.
+    #[must_use]
+    pub(super) fn holds(&self, address: IpAddr) -> bool {
+        let number = |address: IpAddr| match address {
+            IpAddr::V4(address) => (u128::from(address.to_bits()), 32),
+            IpAddr::V6(address) => (address.to_bits(), 128),
+        };
+        let ((own, own_bits), (other, other_bits)) = (number(self.address), number(address));
+        let rest = own_bits - u32::from(self.bits);
+        own_bits == other_bits && own.checked_shr(rest) == other.checked_shr(rest)
+    }
 }
 
 /// Whom an access rule is to let in.
@@ -73,6 +85,27 @@ impl Client {
         })?;
         let ceph_user = ceph_user(cluster, driver, &initiator);
         Ok(Self { initiator, ceph_user })
+    }
+
+    /// Whom the rule for all nodes lets in; of several, separated by commas, the one that this node is among.
+    pub(super) fn entrant_among(&self, everybody: &str) -> Result<Entrant> {
+        let all: Vec<&str> = everybody.split(',').map(str::trim).collect();
+        let is_own = |text: &&&str| {
+            self.initiator.ip.is_some_and(|ip| Network::parse(text).is_some_and(|network| network.holds(ip)))
+        };
+        let own = match all.as_slice() {
+            // Servers may see the node under another address than its own.
+            [only] => Some(only),
+            all => all.iter().find(is_own),
+        };
+        let access_to = own.map(|own| (*own).to_owned()).ok_or_else(|| {
+            let address = self.initiator.ip.map_or_else(|| "no known address".to_owned(), |ip| ip.to_string());
+            Error::wrong_state(format!(
+                "node {} ({address}) is in none of the networks of nfs-shareClient: {everybody}",
+                self.initiator.host
+            ))
+        })?;
+        Ok(Entrant { access_type: AccessType::Ip, access_to })
     }
 
     /// Whom a rule for this node alone lets in.

@@ -2,7 +2,7 @@
 
 use super::failure::{ended_in_error, wrong_state};
 use super::share::await_settled;
-use super::{Cloud, ManilaProvider};
+use super::{Cloud, ManilaProvider, NEVER_BEFORE};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Bytes, Capability, SizeRange, VolumeId};
@@ -36,8 +36,8 @@ impl Expand for ManilaProvider {
 
 impl ManilaProvider {
     async fn grow(&self, call: &Call, id: &VolumeId, size: SizeRange) -> Result<Expanded> {
-        let (handle, cloud) = self.existing(id)?;
-        let id = handle.id.as_str();
+        let (cloud, id) = self.existing(call, id).await?;
+        let id = id.as_str();
         let wanted = size.whole_gib(0)?;
         loop {
             call.check("grow the share")?;
@@ -75,7 +75,7 @@ async fn await_grown(call: &Call, cloud: &Cloud, id: &str, wanted: u64) -> Resul
     let _noted = cloud.notes.passing(id, "extending");
     cloud
         .shares
-        .until(call, "expand share", id, move |seen| match seen {
+        .until_not_before(call, "expand share", NEVER_BEFORE, id, move |seen| match seen {
             None => Err(Error::not_found("the share is gone")),
             Some(seen) => Ok(growing(&seen.object, wanted)),
         })

@@ -3,6 +3,7 @@
 //! Manila counts instead of knowing markers: the place of a page is the last object's id with its position, see
 //! [`crate::openstack::manila::Manila::stretch`].
 
+use super::backup::describe_backup;
 use super::parameters::ShareParameters;
 use super::snapshot;
 use super::{Cloud, ManilaProvider};
@@ -13,7 +14,7 @@ use crate::model::{
     VolumeId, VolumeStatus,
 };
 use crate::openstack::client::found;
-use crate::openstack::manila::{self, Listed, Listing, Share, ShareStatus, SnapshotStatus, Stretch};
+use crate::openstack::manila::{self, BackupStatus, Listed, Listing, Share, ShareStatus, SnapshotStatus, Stretch};
 use crate::provider::Snapshots;
 use crate::provider::handle::VolumeHandle;
 use crate::provider::size::gib;
@@ -21,12 +22,14 @@ use crate::provider::walk::{Chunk, Marker, Place, Walk, What};
 
 impl ManilaProvider {
     pub(super) async fn show(&self, call: &Call, id: &VolumeId) -> Result<VolumeStatus> {
-        let (handle, cloud) = self.existing(id)?;
-        let share: Share = cloud.manila.one(call, handle.id.as_str()).await?;
+        let (cloud, share) = self.existing(call, id).await?;
+        let share: Share = cloud.manila.one(call, &share).await?;
         let rules = found(cloud.manila.rules(call, &share.id).await)?.unwrap_or_default();
         let published = rules.iter().filter(|rule| !rule.is_leaving()).filter_map(|rule| self.holder(rule));
         let published = published.filter_map(|node| node.parse::<NodeId>().ok()).collect();
-        self.status(cloud, &share, published)
+        let mut status = self.status(cloud, &share, published)?;
+        status.volume.id = id.clone();
+        Ok(status)
     }
 
     pub(super) async fn judge(
@@ -36,8 +39,8 @@ impl ManilaProvider {
         capabilities: &[Capability],
         parameters: &StringMap,
     ) -> Result<Result<(), String>> {
-        let (handle, cloud) = self.existing(id)?;
-        let _exists: Share = cloud.manila.one(call, handle.id.as_str()).await?;
+        let (cloud, share) = self.existing(call, id).await?;
+        let _exists: Share = cloud.manila.one(call, &share).await?;
         if let Err(error) = ShareParameters::parse(&self.names, &self.protocol, parameters) {
             return Ok(Err(error.to_string()));
         }
@@ -48,7 +51,7 @@ impl ManilaProvider {
     }
 
     pub(super) async fn list_shares(&self, call: &Call, page: &PageRequest) -> Result<Page<VolumeStatus>> {
-        let mut walk = Walk::begin(page, self.places(What::Volumes))?;
+        let mut walk = Walk::begin(page, self.places(&[What::Volumes]))?;
         let mut items = Vec::new();
         while let Some((place, most)) = walk.step(items.len()) {
             let cloud = self.clouds.of_handle(&place.cloud)?;
@@ -79,7 +82,7 @@ impl ManilaProvider {
             let matches = filter.source.as_ref().is_none_or(|source| *source == snapshot.source);
             return Ok(if matches { Page { items: vec![snapshot], next: None } } else { nothing });
         }
-        let mut places = self.places(What::Snapshots);
+        let mut places = self.places(&[What::Snapshots, What::Backups]);
         let mut listing = Listing::all();
         if let Some(id) = &filter.source {
             let Some(handle) = VolumeHandle::parse(id) else { return Ok(nothing) };
@@ -91,20 +94,46 @@ impl ManilaProvider {
         let mut items = Vec::new();
         while let Some((place, most)) = walk.step(items.len()) {
             let cloud = self.clouds.of_handle(&place.cloud)?;
-            let stretch = stretch::<manila::Snapshot>(call, cloud, &listing, &place, most).await;
-            let chunk = stretch.and_then(|stretch| {
-                let staying = stretch.items.iter().filter(|snapshot| snapshot.status != SnapshotStatus::Deleting);
-                let items = staying.map(|one| snapshot::describe(cloud, one)).collect::<Result<_>>()?;
-                Ok(Chunk { items, last: marker(stretch.last) })
-            });
+            let chunk = match place.what {
+                What::Backups => self.chunk_of_backups(call, cloud, &listing, &place, most).await,
+                _ => chunk_of_snapshots(call, cloud, &listing, &place, most).await,
+            };
             items.extend(walk.pass(chunk)?);
         }
         Ok(Page { items, next: walk.token() })
     }
 
+    /// Backups, where the service has them.
+    async fn chunk_of_backups(
+        &self,
+        call: &Call,
+        cloud: &Cloud,
+        listing: &Listing,
+        place: &Place,
+        most: u32,
+    ) -> Result<Chunk<Snapshot>> {
+        if !cloud.manila.has(call, manila::BACKUPS).await? {
+            return Ok(Chunk { items: Vec::new(), last: None });
+        }
+        let stretch = match stretch::<manila::Backup>(call, cloud, listing, place, most).await {
+            // A share that is gone has none; and where the policy says so, nobody sees any.
+            Err(error) if matches!(error.kind(), Kind::InvalidArgument | Kind::Denied) && place.after.is_none() => {
+                return Ok(Chunk { items: Vec::new(), last: None });
+            }
+            stretch => stretch?,
+        };
+        let staying = stretch.items.iter().filter(|backup| backup.status != BackupStatus::Deleting);
+        let items = staying.map(|one| describe_backup(cloud, one)).collect::<Result<_>>()?;
+        Ok(Chunk { items, last: marker(stretch.last) })
+    }
+
     /// The starts of the lists of these things, in order.
-    fn places(&self, what: What) -> Vec<Place> {
-        self.clouds.keys().map(|cloud| Place { what, cloud: cloud.clone(), after: None }).collect()
+    fn places(&self, kinds: &[What]) -> Vec<Place> {
+        let places = |cloud: &String| {
+            let cloud = cloud.clone();
+            kinds.iter().map(move |what| Place { what: *what, cloud: cloud.clone(), after: None }).collect::<Vec<_>>()
+        };
+        self.clouds.keys().flat_map(places).collect()
     }
 
     fn status(&self, cloud: &Cloud, share: &Share, published: Vec<NodeId>) -> Result<VolumeStatus> {
@@ -120,6 +149,19 @@ impl ManilaProvider {
             health: health(share),
         })
     }
+}
+
+async fn chunk_of_snapshots(
+    call: &Call,
+    cloud: &Cloud,
+    listing: &Listing,
+    place: &Place,
+    most: u32,
+) -> Result<Chunk<Snapshot>> {
+    let stretch = stretch::<manila::Snapshot>(call, cloud, listing, place, most).await?;
+    let staying = stretch.items.iter().filter(|snapshot| snapshot.status != SnapshotStatus::Deleting);
+    let items = staying.map(|one| snapshot::describe(cloud, one)).collect::<Result<_>>()?;
+    Ok(Chunk { items, last: marker(stretch.last) })
 }
 
 async fn stretch<T: Listed>(

@@ -1,10 +1,14 @@
 //! Shares of Manila, opened to one node at a time.
 //!
 //! One file per noun: `share` (make, remove), `access` (publish, unpublish), `client` (who a node is to Manila),
-//! `export` (from where a share is mounted), `snapshot`, `expansion`, `listing`, `capacity`; [`parameters`] is what
-//! classes say, `failure` what refusals mean. There is no store: everything is found again by name, metadata and state.
+//! `export` (from where a share is mounted), `snapshot`, `backup`, `expansion`, `listing`, `capacity`; [`parameters`] is what
+//! classes say, `failure` what refusals mean. What manila-csi has and we would not need is in `alias` (handles that are
+//! no ids), `account` (secrets with credentials) and `runtime_config`. There is no store: everything is found again by name, metadata and state.
 
 mod access;
+mod account;
+mod alias;
+mod backup;
 mod capacity;
 mod client;
 mod expansion;
@@ -12,26 +16,36 @@ mod export;
 mod failure;
 mod listing;
 pub mod parameters;
+mod runtime_config;
 mod share;
 mod snapshot;
 
 use crate::call::Call;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::{
     Capability, Connection, NodeId, Page, PageRequest, StringMap, Volume, VolumeId, VolumeSpec, VolumeStatus,
 };
 use crate::openstack::client::Client;
-use crate::openstack::manila::{self, Manila, ObjectSource, Protocol, RuleSource, Share, Snapshot};
+use crate::openstack::manila::{self, Backup, Manila, ObjectSource, Protocol, RuleSource, Share, Snapshot};
 use crate::openstack::notes::Notes;
 use crate::openstack::watch::Watch;
 use crate::provider::clouds::Clouds;
 use crate::provider::failure::Doubts;
-use crate::provider::handle::VolumeHandle;
 use crate::provider::names::Names;
 use crate::provider::topology::Zones;
 use crate::provider::{Capacity, Expand, Provider, Snapshots};
+use alias::Turns;
 use async_trait::async_trait;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Manila's changes go through a queue, a scheduler or a driver that asks its storage: none of them is over before this,
+/// on no back end that was looked at.
+const NEVER_BEFORE: Option<Duration> = Some(Duration::from_millis(400));
+
+/// The same for what the storage has to copy, make or clear away.
+const NEVER_BEFORE_MADE: Option<Duration> = Some(Duration::from_millis(500));
 
 /// How the provider behaves.
 #[derive(Debug, Clone)]
@@ -40,6 +54,8 @@ pub struct Settings {
     pub driver: String,
     /// The cluster's name, by which it knows its own shares.
     pub cluster: String,
+    /// The runtime config of manila-csi, if there is one.
+    pub runtime_config: Option<PathBuf>,
 }
 
 /// The service of one cloud, and the waits on it.
@@ -50,8 +66,10 @@ struct Cloud {
     notes: Arc<Notes>,
     shares: Watch<ObjectSource<Share>>,
     snapshots: Watch<ObjectSource<Snapshot>>,
+    backups: Watch<ObjectSource<Backup>>,
     rules: Watch<RuleSource>,
     doubts: Doubts,
+    turns: Turns,
 }
 
 impl Cloud {
@@ -62,10 +80,12 @@ impl Cloud {
             name,
             shares: Watch::new(ObjectSource::new(manila.clone(), Arc::clone(&notes))),
             snapshots: Watch::new(ObjectSource::new(manila.clone(), Arc::clone(&notes))),
+            backups: Watch::new(ObjectSource::new(manila.clone(), Arc::clone(&notes))),
             rules: Watch::new(RuleSource::new(manila.clone())),
             notes,
             manila,
             doubts: Doubts::default(),
+            turns: Turns::default(),
         }
     }
 }
@@ -76,6 +96,7 @@ pub struct ManilaProvider {
     zones: Zones,
     /// The protocol of classes that name none.
     protocol: Protocol,
+    runtime_config: Option<PathBuf>,
     clouds: Clouds<Cloud>,
 }
 
@@ -89,14 +110,8 @@ impl ManilaProvider {
         // A share is reached over the network, from every zone.
         let zones = Zones { key: names.topology_key().to_owned(), ignore_volume_zone: true };
         let clouds = Clouds::new(clouds.into_iter().map(|(name, manila)| (name.clone(), Cloud::new(name, manila))))?;
-        Ok(Self { names, zones, protocol: default_protocol(&settings.driver), clouds })
-    }
-
-    /// The share of a handle, which must be one that can exist.
-    fn existing(&self, id: &VolumeId) -> Result<(VolumeHandle, &Cloud)> {
-        let handle = VolumeHandle::parse(id).ok_or_else(|| Error::not_found(format!("there is no share {id}")))?;
-        let cloud = self.clouds.of_handle(&handle.cloud)?;
-        Ok((handle, cloud))
+        let protocol = default_protocol(&settings.driver);
+        Ok(Self { names, zones, protocol, runtime_config: settings.runtime_config.clone(), clouds })
     }
 }
 
@@ -143,7 +158,20 @@ impl Provider for ManilaProvider {
         capability: &Capability,
         read_only: bool,
     ) -> Result<Connection> {
-        Box::pin(self.open_to(call, id, node, capability, read_only))
+        self.publish_known(call, id, &StringMap::new(), node, capability, read_only).await
+    }
+
+    async fn publish_known(
+        &self,
+        call: &Call,
+        id: &VolumeId,
+        context: &StringMap,
+        node: &NodeId,
+        capability: &Capability,
+        read_only: bool,
+    ) -> Result<Connection> {
+        let read_only = read_only || capability.mode.is_read_only();
+        Box::pin(self.open_to(call, id, context, node, read_only))
             .await
             .map_err(|error| error.during(format!("open share {id} to a node")))
     }
@@ -161,8 +189,8 @@ impl Provider for ManilaProvider {
         Ok(())
     }
 
-    fn topology_key(&self) -> &str {
-        self.names.topology_key()
+    fn has_zones(&self) -> bool {
+        true
     }
 
     fn expand(&self) -> Option<&dyn Expand> {

@@ -28,14 +28,17 @@ pub const ANTI_AFFINITY: &str = "antiAffinity";
 pub const APPEND_METADATA: &str = "appendShareMetadata";
 /// One access rule for all nodes, for this address or network, instead of one per node.
 pub const NFS_CLIENT: &str = "nfs-shareClient";
-/// The program that mounts CephFS: only the kernel does here.
+/// Who mounts CephFS: the kernel, or ceph-fuse.
 pub const CEPHFS_MOUNTER: &str = "cephfs-mounter";
 /// More mount options for the kernel's CephFS.
 pub const CEPHFS_OPTIONS: &str = "cephfs-kernelMountOptions";
 /// The cephx id in manila-csi; here each node has its own.
 pub const CEPHFS_CLIENT: &str = "cephfs-clientID";
-/// Mount options for ceph-fuse, in manila-csi.
+/// Mount options for ceph-fuse.
 pub const CEPHFS_FUSE_OPTIONS: &str = "cephfs-fuseMountOptions";
+
+/// The share type of manila-csi's classes that name none.
+const DEFAULT_TYPE: &str = "default";
 
 /// Every parameter of a StorageClass.
 pub const OF_SHARES: [&str; 14] = [
@@ -102,16 +105,18 @@ impl ShareParameters {
             Some(text) => serde_json::from_str(&text)
                 .map_err(|error| wrong_value(APPEND_METADATA, &text, "a JSON object of strings").because(error))?,
         };
-        let auto_topology = match value_of(parameters, AUTO_TOPOLOGY).as_deref() {
+        let auto_topology = match value_of(parameters, AUTO_TOPOLOGY).map(|word| word.to_ascii_lowercase()).as_deref() {
             None | Some("false") => false,
             Some("true") => true,
             Some(other) => return Err(wrong_value(AUTO_TOPOLOGY, other, "`true` or `false`")),
         };
-        refuse_fuse(names, parameters)?;
+        check_mounter(parameters)?;
+        let for_nodes = [CEPHFS_OPTIONS, CEPHFS_MOUNTER, CEPHFS_FUSE_OPTIONS];
         let context =
-            [CEPHFS_OPTIONS].into_iter().filter_map(|key| Some((key.to_owned(), value_of(parameters, key)?))).collect();
+            for_nodes.into_iter().filter_map(|key| Some((key.to_owned(), value_of(parameters, key)?))).collect();
         Ok(Self {
-            share_type: value_of(parameters, TYPE),
+            // manila-csi has a default of its own.
+            share_type: value_of(parameters, TYPE).or_else(|| names.is_drop_in().then(|| DEFAULT_TYPE.to_owned())),
             availability: value_of(parameters, AVAILABILITY),
             auto_topology,
             share_network: value_of(parameters, SHARE_NETWORK),
@@ -128,15 +133,11 @@ impl ShareParameters {
     }
 }
 
-/// A class written for manila-csi says `fuse` where it says nothing; a class of our own that says it means it.
-fn refuse_fuse(names: &Names, parameters: &StringMap) -> Result<()> {
+/// Where a class says nothing, the kernel mounts, other than with manila-csi.
+fn check_mounter(parameters: &StringMap) -> Result<()> {
     match value_of(parameters, CEPHFS_MOUNTER).as_deref() {
-        None | Some("kernel") => Ok(()),
-        Some(other) if names.is_drop_in() => {
-            tracing::warn!(mounter = other, "CephFS is mounted by the kernel all the same");
-            Ok(())
-        }
-        Some(other) => Err(wrong_value(CEPHFS_MOUNTER, other, "`kernel`")),
+        None | Some("kernel" | "fuse") => Ok(()),
+        Some(other) => Err(wrong_value(CEPHFS_MOUNTER, other, "`kernel` or `fuse`")),
     }
 }
 
@@ -151,27 +152,48 @@ fn shared_client(names: &Names, protocol: &Protocol, parameters: &StringMap) -> 
             "parameters: {NFS_CLIENT} is for NFS shares, and the class says {protocol}"
         )));
     }
-    if super::client::Network::parse(&client).is_none() {
-        return Err(wrong_value(NFS_CLIENT, &client, "an address or network such as `10.0.0.0/24`"));
+    if client.split(',').any(|one| super::client::Network::parse(one.trim()).is_none()) {
+        return Err(wrong_value(
+            NFS_CLIENT,
+            &client,
+            "an address or network such as `10.0.0.0/24`, or several with commas",
+        ));
     }
     Ok(Some(client))
 }
 
-/// Checks what a VolumeSnapshotClass says: there are only snapshots.
-///
-/// # Errors
-/// `InvalidArgument`: a parameter is unknown, or has a value that it cannot have.
-pub fn check_snapshot_class(names: &Names, parameters: &StringMap) -> Result<()> {
-    refuse_unknown(names, parameters, &OF_SNAPSHOTS)?;
-    match value_of(parameters, TYPE).as_deref() {
-        None | Some("snapshot") => Ok(()),
-        Some(other) => Err(wrong_value(TYPE, other, "`snapshot`")),
+/// What a VolumeSnapshotClass makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SnapshotType {
+    /// Snapshots.
+    Snapshot,
+    /// Backups.
+    Backup,
+}
+
+impl SnapshotType {
+    /// Reads what a class says.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: a parameter is unknown, or has a value that it cannot have.
+    pub fn parse(names: &Names, parameters: &StringMap) -> Result<Self> {
+        refuse_unknown(names, parameters, &OF_SNAPSHOTS)?;
+        match value_of(parameters, TYPE).as_deref() {
+            None | Some("snapshot") => Ok(Self::Snapshot),
+            Some("backup") => Ok(Self::Backup),
+            // manila-csi looks at no parameter.
+            Some(other) if names.is_drop_in() => {
+                tracing::warn!(parameter = TYPE, value = other, "unknown value ignored: a snapshot is taken");
+                Ok(Self::Snapshot)
+            }
+            Some(other) => Err(wrong_value(TYPE, other, "`snapshot` or `backup`")),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{ShareParameters, check_snapshot_class};
+    use super::{ShareParameters, SnapshotType};
     use crate::error::Kind;
     use crate::model::StringMap;
     use crate::openstack::manila::Protocol;
@@ -213,7 +235,7 @@ mod tests {
             ("appendShareMetadata", "{\"a\": 1}"),
             ("nfs-shareClient", "everybody"),
             ("nfs-shareClient", "10.0.0.0/33"),
-            ("cephfs-mounter", "fuse"),
+            ("cephfs-mounter", "nfs"),
             ("shareNetwork", "x"),
         ] {
             let error = read("manila.fuxi.openstack.org", &[(key, value)]).unwrap_err();
@@ -232,12 +254,21 @@ mod tests {
             [("type", "default"), ("cephfs-mounter", "fuse"), ("nfs-shareClient", "10.0.0.0/8"), ("colour", "red")];
         let read = read("nfs.manila.csi.openstack.org", &pairs).unwrap();
         assert_eq!(read.shared_client.as_deref(), Some("10.0.0.0/8"));
+        let read = self::read(
+            "nfs.manila.csi.openstack.org",
+            &[("autoTopology", "True"), ("nfs-shareClient", "10.0.0.1,fd00::/8")],
+        );
+        let read = read.unwrap();
+        assert_eq!((read.share_type.as_deref(), read.auto_topology), (Some("default"), true));
+        assert_eq!(read.shared_client.as_deref(), Some("10.0.0.1,fd00::/8"));
     }
 
     #[test]
-    fn a_snapshot_class_can_say_snapshot_only() {
-        let names = Names::new("d", "c");
-        assert!(check_snapshot_class(&names, &map(&[("type", "snapshot")])).is_ok());
-        assert_eq!(check_snapshot_class(&names, &map(&[("type", "tape")])).unwrap_err().kind(), Kind::InvalidArgument);
+    fn a_snapshot_class_makes_snapshots_or_backups() {
+        let read = |driver: &str, word: &str| SnapshotType::parse(&Names::new(driver, "c"), &map(&[("type", word)]));
+        assert_eq!(read("d", "snapshot").unwrap(), SnapshotType::Snapshot);
+        assert_eq!(read("d", "backup").unwrap(), SnapshotType::Backup);
+        assert_eq!(read("d", "tape").unwrap_err().kind(), Kind::InvalidArgument);
+        assert_eq!(read("nfs.manila.csi.openstack.org", "tape").unwrap(), SnapshotType::Snapshot);
     }
 }

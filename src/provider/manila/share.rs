@@ -6,13 +6,15 @@
 
 use super::failure::{creation_refused, ended_in_error, wrong_state};
 use super::parameters::ShareParameters;
-use super::{Cloud, ManilaProvider};
+use super::{Cloud, ManilaProvider, NEVER_BEFORE_MADE};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
-use crate::model::{ContentSource, Volume, VolumeId, VolumeSpec};
+use crate::model::{Bytes, ContentSource, Volume, VolumeId, VolumeSpec};
 use crate::openstack::client::found;
-use crate::openstack::manila::{Listing, NewShare, Seen, Share, ShareStatus, Snapshot, SnapshotStatus};
-use crate::provider::failure::{is_refused_with, is_unclear};
+use crate::openstack::manila::{
+    Backup, BackupStatus, Listing, NewShare, RESTORE_ELSEWHERE, Seen, Share, ShareStatus, Snapshot, SnapshotStatus,
+};
+use crate::provider::failure::{is_refused_with, is_unclear, says};
 use crate::provider::handle::{SnapshotHandle, SnapshotKind, VolumeHandle};
 use crate::provider::names::check_name;
 use crate::provider::size::gib;
@@ -27,10 +29,12 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// The word of the metadata key that holds the address of the one rule for all nodes.
 pub(super) const SHARED_CLIENT: &str = "shared-client";
 
-/// The snapshot that a share is to be made of.
+/// What a share is to be made of.
 struct Source {
+    kind: SnapshotKind,
     id: String,
-    gib: u64,
+    /// Its size, where that was asked for.
+    gib: Option<u64>,
 }
 
 /// How the wait for a new share ended.
@@ -46,7 +50,7 @@ enum Made {
 impl ManilaProvider {
     /// The story of CreateVolume: look up, make, wait; what an earlier call began is gone on with.
     pub(super) async fn create(&self, call: &Call, spec: &VolumeSpec) -> Result<Volume> {
-        let cloud = self.clouds.of_class(&spec.secrets)?;
+        let cloud = self.cloud_of_class(&spec.secrets).await?;
         let parameters = ShareParameters::parse(&self.names, &self.protocol, &spec.parameters)?;
         check_name(&spec.name)?;
         refuse_mutable(spec)?;
@@ -55,7 +59,7 @@ impl ManilaProvider {
             call.check("look for the share")?;
             let share = match self.lookup(call, cloud, &spec.name).await? {
                 Some(share) => {
-                    check_compatible(cloud, spec, &parameters, &share)?;
+                    self.check_compatible(cloud, spec, &parameters, &share)?;
                     share
                 }
                 None if unconfirmed && self.wait_for_lost(call, cloud, &spec.name).await? => {
@@ -64,9 +68,15 @@ impl ManilaProvider {
                 }
                 None => self.make(call, cloud, spec, &parameters).await?,
             };
-            if let Some(share) = self.finish(call, cloud, spec, share).await? {
-                return self.describe(cloud, spec, &parameters, &share);
-            }
+            let Some(share) = self.finish(call, cloud, spec, share).await? else { continue };
+            let share = match backup_of(spec) {
+                None => share,
+                Some(backup) => match self.fill(call, cloud, share, backup.id.as_str()).await? {
+                    Some(share) => share,
+                    None => continue,
+                },
+            };
+            return self.describe(cloud, spec, &parameters, &share);
         }
     }
 
@@ -94,10 +104,29 @@ impl ManilaProvider {
         Ok(true)
     }
 
-    /// Asks Manila for the share.
+    /// Makes the share.
     async fn make(&self, call: &Call, cloud: &Cloud, spec: &VolumeSpec, parameters: &ShareParameters) -> Result<Share> {
-        let source = self.source(call, cloud, spec).await?;
-        let size = spec.size.whole_gib(source.as_ref().map_or(DEFAULT_GIB, |source| source.gib))?;
+        let source = self.source(call, cloud, spec, spec.size.required == Bytes::ZERO).await?;
+        let is_size_known = source.as_ref().is_none_or(|source| source.gib.is_some());
+        match self.ask_for(call, cloud, spec, parameters, source).await {
+            Err(error) if !is_size_known && says(&error, &["snapshot size"]) => {
+                let source = self.source(call, cloud, spec, true).await?;
+                self.ask_for(call, cloud, spec, parameters, source).await
+            }
+            asked => asked,
+        }
+    }
+
+    /// Asks Manila for the share.
+    async fn ask_for(
+        &self,
+        call: &Call,
+        cloud: &Cloud,
+        spec: &VolumeSpec,
+        parameters: &ShareParameters,
+        source: Option<Source>,
+    ) -> Result<Share> {
+        let size = spec.size.whole_gib(source.as_ref().and_then(|source| source.gib).unwrap_or(DEFAULT_GIB))?;
         // Manila's zones are not Nova's: only a class that says that they are takes them from the topology.
         let requirement = spec.topology.as_ref().filter(|_| parameters.auto_topology);
         let zone = self.zones.choose(parameters.availability.as_deref(), None, requirement)?;
@@ -105,6 +134,9 @@ impl ManilaProvider {
         metadata.extend(self.names.metadata(&spec.parameters));
         if let Some(client) = &parameters.shared_client {
             metadata.insert(self.names.key(SHARED_CLIENT), client.clone());
+        }
+        if let Some(source) = source.as_ref().filter(|source| source.kind == SnapshotKind::Backup) {
+            metadata.insert(self.names.source_key().to_owned(), source.id.clone());
         }
         let new = NewShare {
             name: spec.name.clone(),
@@ -115,7 +147,7 @@ impl ManilaProvider {
             availability_zone: zone,
             share_network_id: parameters.share_network.clone(),
             share_group_id: parameters.group.clone(),
-            snapshot_id: source.map(|source| source.id),
+            snapshot_id: source.filter(|source| source.kind == SnapshotKind::Bare).map(|source| source.id),
             scheduler_hints: parameters.hints.clone(),
             metadata,
         };
@@ -128,8 +160,8 @@ impl ManilaProvider {
         })
     }
 
-    /// What the share is to be made of.
-    async fn source(&self, call: &Call, cloud: &Cloud, spec: &VolumeSpec) -> Result<Option<Source>> {
+    /// What the share is to be made of; its size only where that is needed, since it costs a request.
+    async fn source(&self, call: &Call, cloud: &Cloud, spec: &VolumeSpec, sized: bool) -> Result<Option<Source>> {
         let id = match &spec.source {
             None => return Ok(None),
             Some(ContentSource::Volume(_)) => {
@@ -137,17 +169,28 @@ impl ManilaProvider {
             }
             Some(ContentSource::Snapshot(id)) => id,
         };
-        let handle = SnapshotHandle::parse(id)
-            .filter(|handle| handle.kind == SnapshotKind::Bare)
-            .ok_or_else(|| Error::not_found(format!("there is no snapshot {id}")))?;
+        let handle = SnapshotHandle::parse(id).ok_or_else(|| Error::not_found(format!("there is no snapshot {id}")))?;
         if self.clouds.of_handle(&handle.cloud)?.name != cloud.name {
             return Err(Error::invalid(format!(
                 "the source {id} is in another cloud than the class ({:?}): data does not travel between clouds",
                 cloud.name
             )));
         }
+        let kind = handle.kind;
+        if kind == SnapshotKind::Backup {
+            cloud.manila.require(call, RESTORE_ELSEWHERE, "a share made of a share backup").await?;
+            let backup: Backup = cloud.manila.one(call, handle.id.as_str()).await?;
+            if backup.status == BackupStatus::Creating {
+                return Err(Error::busy(format!("backup {} is being made: repeat when it is ready", backup.id)));
+            }
+            return Ok(Some(Source { kind, id: backup.id, gib: Some(backup.size) }));
+        }
+        if !sized {
+            // Whether it is there, ready and not too large, Manila looks at itself.
+            return Ok(Some(Source { kind, id: handle.id.to_string(), gib: None }));
+        }
         let snapshot: Snapshot = cloud.manila.one(call, handle.id.as_str()).await?;
-        Ok(Some(Source { id: snapshot.id, gib: snapshot.share_size }))
+        Ok(Some(Source { kind, id: snapshot.id, gib: Some(snapshot.share_size) }))
     }
 
     /// Waits until a share that is being made is usable. None: look again.
@@ -173,7 +216,7 @@ impl ManilaProvider {
         let _noted = cloud.notes.being_made(&share.id, &share.name);
         cloud
             .shares
-            .until(call, doing, &share.id, |seen| match seen {
+            .until_not_before(call, doing, NEVER_BEFORE_MADE, &share.id, |seen| match seen {
                 Some(seen) => made(seen),
                 None => Ok(Some(Made::Gone)),
             })
@@ -198,7 +241,7 @@ impl ManilaProvider {
     }
 
     /// Removes a share of ours that nobody can be using: one that failed, or the later one of two twins.
-    async fn withdraw(&self, call: &Call, cloud: &Cloud, share: &Share) -> Result<()> {
+    pub(super) async fn withdraw(&self, call: &Call, cloud: &Cloud, share: &Share) -> Result<()> {
         let let_in = if share.status == ShareStatus::Available {
             found(cloud.manila.rules(call, &share.id).await)?.unwrap_or_default()
         } else {
@@ -277,7 +320,7 @@ impl ManilaProvider {
         let _noted = cloud.notes.leaving(id);
         let back = cloud
             .shares
-            .until(call, "delete share", id, |seen| match seen.map(|seen| &seen.object) {
+            .until_not_before(call, "delete share", NEVER_BEFORE_MADE, id, |seen| match seen.map(|seen| &seen.object) {
                 None => Ok(Some(None)),
                 // What is deferred is Manila's alone: its quota is given back, and nobody can mount it.
                 Some(share) if share.status == ShareStatus::DeferredDeleting => Ok(Some(None)),
@@ -325,42 +368,65 @@ pub(super) async fn await_settled(call: &Call, cloud: &Cloud, share: &Share) -> 
         .await
 }
 
-/// Whether the share that has the name is the one that is asked for.
-fn check_compatible(cloud: &Cloud, spec: &VolumeSpec, parameters: &ShareParameters, share: &Share) -> Result<()> {
-    let conflict = |what: String| {
-        Error::new(Kind::Conflict, format!("share {} has the name {} already, and {what}", share.id, spec.name))
-    };
-    let size = gib(share.size)?;
-    if !spec.size.allows(size) {
-        return Err(conflict(format!("its size is {size}")));
+/// The backup that a share is to be made of.
+fn backup_of(spec: &VolumeSpec) -> Option<SnapshotHandle> {
+    match &spec.source {
+        Some(ContentSource::Snapshot(id)) => {
+            SnapshotHandle::parse(id).filter(|handle| handle.kind == SnapshotKind::Backup)
+        }
+        _ => None,
     }
-    if share.share_proto != parameters.protocol {
-        return Err(conflict(format!("its protocol is {}", share.share_proto)));
-    }
-    if !is_made_of(cloud, spec.source.as_ref(), share) {
-        return Err(conflict("it is made of something else".to_owned()));
-    }
-    let differs = |wanted: &Option<String>, is: &[&Option<String>]| wanted.is_some() && !is.contains(&wanted);
-    if differs(&parameters.share_type, &[&share.share_type_name, &share.share_type]) {
-        return Err(conflict(format!("its type is {}", share.share_type_name.as_deref().unwrap_or("another one"))));
-    }
-    if differs(&parameters.share_network, &[&share.share_network_id]) {
-        return Err(conflict("it is in another share network".to_owned()));
-    }
-    if differs(&parameters.group, &[&share.share_group_id]) {
-        return Err(conflict("it is not a member of that share group".to_owned()));
-    }
-    Ok(())
 }
 
-/// Whether a share is made of this.
-fn is_made_of(cloud: &Cloud, source: Option<&ContentSource>, share: &Share) -> bool {
-    match source {
-        None => share.snapshot_id.is_none(),
-        Some(ContentSource::Volume(_)) => false,
-        Some(ContentSource::Snapshot(id)) => SnapshotHandle::parse(id).is_some_and(|handle| {
-            handle.cloud == cloud.name && share.snapshot_id.as_deref() == Some(handle.id.as_str())
-        }),
+impl ManilaProvider {
+    /// Whether the share that has the name is the one that is asked for.
+    fn check_compatible(
+        &self,
+        cloud: &Cloud,
+        spec: &VolumeSpec,
+        parameters: &ShareParameters,
+        share: &Share,
+    ) -> Result<()> {
+        let conflict = |what: String| {
+            Error::new(Kind::Conflict, format!("share {} has the name {} already, and {what}", share.id, spec.name))
+        };
+        let size = gib(share.size)?;
+        if !spec.size.allows(size) {
+            return Err(conflict(format!("its size is {size}")));
+        }
+        if share.share_proto != parameters.protocol {
+            return Err(conflict(format!("its protocol is {}", share.share_proto)));
+        }
+        if !self.is_made_of(cloud, spec.source.as_ref(), share) {
+            return Err(conflict("it is made of something else".to_owned()));
+        }
+        let differs = |wanted: &Option<String>, is: &[&Option<String>]| wanted.is_some() && !is.contains(&wanted);
+        if differs(&parameters.share_type, &[&share.share_type_name, &share.share_type]) {
+            return Err(conflict(format!("its type is {}", share.share_type_name.as_deref().unwrap_or("another one"))));
+        }
+        if differs(&parameters.share_network, &[&share.share_network_id]) {
+            return Err(conflict("it is in another share network".to_owned()));
+        }
+        if differs(&parameters.group, &[&share.share_group_id]) {
+            return Err(conflict("it is not a member of that share group".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Whether a share is made of this.
+    fn is_made_of(&self, cloud: &Cloud, source: Option<&ContentSource>, share: &Share) -> bool {
+        let backup = share.metadata.get(self.names.source_key()).map(String::as_str);
+        match source {
+            None => share.snapshot_id.is_none() && backup.is_none(),
+            Some(ContentSource::Volume(_)) => false,
+            Some(ContentSource::Snapshot(id)) => SnapshotHandle::parse(id).is_some_and(|handle| {
+                let from = match handle.kind {
+                    SnapshotKind::Bare => share.snapshot_id.as_deref(),
+                    SnapshotKind::Backup => backup,
+                };
+                handle.cloud == cloud.name && from == Some(handle.id.as_str())
+            }),
+        }
     }
 }
 
@@ -369,7 +435,7 @@ fn made(seen: &Seen<Share>) -> Result<Option<Made>> {
     let share = &seen.object;
     Ok(match &share.status {
         ShareStatus::Available => Some(Made::Usable(seen.clone())),
-        ShareStatus::Error => Some(Made::Failed(share.clone())),
+        ShareStatus::Error | ShareStatus::BackupRestoringError => Some(Made::Failed(share.clone())),
         ShareStatus::Creating | ShareStatus::CreatingFromSnapshot | ShareStatus::Deleting => None,
         ShareStatus::DeferredDeleting => Some(Made::Gone),
         // Made long ago, and something is done with it since: the earlier call's answer was lost on the way.

@@ -1,9 +1,10 @@
 //! Snapshots of shares. As with shares, name and metadata are the way back to what an earlier call began; services
 //! before 2.73 keep no metadata of snapshots, and there the description says whose they are.
 
+use super::backup::{describe_backup, remove_backup};
 use super::failure::{creation_refused, ended_in_error};
-use super::parameters::check_snapshot_class;
-use super::{Cloud, ManilaProvider};
+use super::parameters::SnapshotType;
+use super::{Cloud, ManilaProvider, NEVER_BEFORE};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Page, PageRequest, SnapshotFilter, SnapshotId, SnapshotSpec};
@@ -58,16 +59,21 @@ enum Taken {
 impl ManilaProvider {
     /// The story of CreateSnapshot.
     async fn take_snapshot(&self, call: &Call, spec: &SnapshotSpec) -> Result<crate::model::Snapshot> {
-        check_snapshot_class(&self.names, &spec.parameters)?;
+        let what = SnapshotType::parse(&self.names, &spec.parameters)?;
         check_name(&spec.name)?;
-        let (share, cloud) = self.existing(&spec.source)?;
+        let (cloud, share) = self.existing(call, &spec.source).await?;
         // The secret of the class may name the cloud as well; the share's own cloud is the only one possible.
-        if !spec.secrets.is_empty() && self.clouds.of_class(&spec.secrets)?.name != cloud.name {
+        if !spec.secrets.is_empty() && self.cloud_of_class(&spec.secrets).await?.name != cloud.name {
             return Err(Error::invalid("the secret of the class names another cloud than that of the share"));
         }
-        let snapshot = self.find_or_take(call, cloud, share.id.as_str(), spec).await?;
-        let snapshot = await_ready(call, cloud, snapshot).await?;
-        describe(cloud, &snapshot)
+        let taken = match what {
+            SnapshotType::Backup => self.take_backup(call, cloud, &share, spec).await?,
+            SnapshotType::Snapshot => {
+                let snapshot = self.find_or_take(call, cloud, &share, spec).await?;
+                describe(cloud, &await_ready(call, cloud, snapshot).await?)?
+            }
+        };
+        Ok(crate::model::Snapshot { source: spec.source.clone(), ..taken })
     }
 
     /// The snapshot of this name, taken now if need be; it may still be in the making.
@@ -156,18 +162,21 @@ impl ManilaProvider {
     /// The story of DeleteSnapshot.
     async fn drop_snapshot(&self, call: &Call, id: &SnapshotId) -> Result<()> {
         // What cannot exist is not there.
-        let Some(handle) = SnapshotHandle::parse(id).filter(|handle| handle.kind == SnapshotKind::Bare) else {
-            return Ok(());
-        };
-        remove(call, self.clouds.of_handle(&handle.cloud)?, handle.id.as_str()).await
+        let Some(handle) = SnapshotHandle::parse(id) else { return Ok(()) };
+        let cloud = self.clouds.of_handle(&handle.cloud)?;
+        match handle.kind {
+            SnapshotKind::Bare => remove(call, cloud, handle.id.as_str()).await,
+            SnapshotKind::Backup => remove_backup(call, cloud, handle.id.as_str()).await,
+        }
     }
 
     async fn show_snapshot(&self, call: &Call, id: &SnapshotId) -> Result<crate::model::Snapshot> {
-        let handle = SnapshotHandle::parse(id)
-            .filter(|handle| handle.kind == SnapshotKind::Bare)
-            .ok_or_else(|| Error::not_found(format!("there is no snapshot {id}")))?;
+        let handle = SnapshotHandle::parse(id).ok_or_else(|| Error::not_found(format!("there is no snapshot {id}")))?;
         let cloud = self.clouds.of_handle(&handle.cloud)?;
-        describe(cloud, &cloud.manila.one(call, handle.id.as_str()).await?)
+        match handle.kind {
+            SnapshotKind::Bare => describe(cloud, &cloud.manila.one(call, handle.id.as_str()).await?),
+            SnapshotKind::Backup => describe_backup(cloud, &cloud.manila.one(call, handle.id.as_str()).await?),
+        }
     }
 }
 
@@ -197,8 +206,9 @@ async fn await_ready(call: &Call, cloud: &Cloud, snapshot: manila::Snapshot) -> 
     let taken = match ready(Some(&snapshot))? {
         Some(taken) => taken,
         None => {
-            let wait =
-                cloud.snapshots.until(call, "take snapshot", &snapshot.id, |seen| ready(seen.map(|seen| &seen.object)));
+            let wait = cloud.snapshots.until_not_before(call, "take snapshot", NEVER_BEFORE, &snapshot.id, |seen| {
+                ready(seen.map(|seen| &seen.object))
+            });
             match tokio::time::timeout(SNAPSHOT_PATIENCE, wait).await {
                 Err(_out_of_patience) => return Ok(snapshot),
                 Ok(taken) => taken?,
@@ -269,7 +279,7 @@ pub(super) async fn await_gone(call: &Call, cloud: &Cloud, id: &str) -> Result<(
     let _noted = cloud.notes.leaving(id);
     let back = cloud
         .snapshots
-        .until(call, "delete snapshot", id, |seen| match seen.map(|seen| &seen.object) {
+        .until_not_before(call, "delete snapshot", NEVER_BEFORE, id, |seen| match seen.map(|seen| &seen.object) {
             None => Ok(Some(None)),
             Some(snapshot) if snapshot.status == SnapshotStatus::Deleting => Ok(None),
             Some(snapshot) => Ok(Some(Some(snapshot.clone()))),

@@ -44,12 +44,13 @@ class Guest:
     As a context manager it starts and, whatever happens, stops; QEMU ends with this process then.
     """
 
-    def __init__(self, name, to_host=(), link=None):
+    def __init__(self, name, to_host=(), link=None, address="127.0.0.1"):
         """to_host: ports of 127.0.0.1 out here that are 127.0.0.1 inside too, as PORT or INSIDE:OUTSIDE;
-        link: the name of the guest to which this one is joined by a network of the two of them."""
+        link: the name of the guest to which this one is joined by a network of the two of them;
+        address: as whom servers out here see this guest, another 127.x.y.z than others have."""
         if not NAME.fullmatch(name):
             raise GuestError("no name for a guest: %r (small letters, digits, '-')" % name)
-        self.name, self.link = name, link
+        self.name, self.link, self.address = name, link, address
         self.to_host = [port_pair(p) for p in to_host]
         self.folder = os.path.join(RUNNING, name)
         self.share = self.path("share")
@@ -115,7 +116,7 @@ class Guest:
         for port, host_port in self.to_host:
             # restrict=on: nothing but this leaves the guest
             # a connection that one side has closed goes on for a while in the other direction
-            relay = "socat -t 5 -,shut-down TCP:127.0.0.1:%d,nodelay" % host_port
+            relay = "socat -t 5 -,shut-down TCP:127.0.0.1:%d,nodelay,bind=%s" % (host_port, self.address)
             outside += ",guestfwd=tcp:%s:%d-cmd:%s" % (HOST, port, relay.replace(",", ",,"))
         if self.link:
             link = "stream,id=link,server=off,addr.type=unix,addr.path=%s" % Guest(self.link).path("link.sock")

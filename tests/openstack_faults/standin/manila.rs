@@ -7,7 +7,7 @@ use super::request::Asked;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-/// A share or a snapshot.
+/// A share, a snapshot or a backup.
 #[derive(Debug, Clone)]
 pub(crate) struct Object {
     pub(crate) id: String,
@@ -18,8 +18,10 @@ pub(crate) struct Object {
     description: String,
     created: Timestamp,
     protocol: String,
-    /// Of a snapshot: its share. Of a share: its snapshot.
+    /// Of a snapshot or backup: its share. Of a share: its snapshot.
     parent: Option<String>,
+    /// Of a share: the backup that was restored into it.
+    restored: Option<String>,
 }
 
 /// An access rule.
@@ -29,9 +31,9 @@ pub(crate) struct Rule {
     pub(crate) share: String,
     pub(crate) to: String,
     pub(crate) state: String,
+    pub(crate) metadata: Value,
     kind: String,
     level: String,
-    metadata: Value,
 }
 
 /// All of it.
@@ -39,18 +41,44 @@ pub(crate) struct Rule {
 pub(crate) struct Manila {
     pub(crate) shares: Vec<Object>,
     pub(crate) snapshots: Vec<Object>,
+    pub(crate) backups: Vec<Object>,
     pub(crate) rules: Vec<Rule>,
     /// Whether new rules end in error.
     pub(crate) refuses_rules: bool,
+    /// Whether restorations of backups end in error.
+    pub(crate) refuses_restorations: bool,
+    /// What the next requests of such a line (`POST manila /shares`) are answered, by status.
+    pub(crate) refusals: Vec<(&'static str, u16, &'static str)>,
+    /// What new shares end in error for: the detail of the message, and its words.
+    pub(crate) failure: Option<(&'static str, &'static str)>,
+    /// Other export locations than the usual ones.
+    pub(crate) exports: Option<Value>,
 }
 
 impl Manila {
+    /// A share or a rule that somebody else made.
+    pub(crate) fn add_share(&mut self, name: &str, now: Timestamp) -> String {
+        let asked = json!({"name": name, "size": 1, "share_proto": "NFS", "metadata": {}});
+        create_share(self, now, &asked);
+        self.shares.last().map(|share| share.id.clone()).unwrap_or_default()
+    }
+
+    pub(crate) fn add_rule(&mut self, share: &str, to: &str) {
+        let allow = json!({"access_type": "ip", "access_to": to, "access_level": "rw", "metadata": {}});
+        act(self, share, &json!({ "allow_access": allow }));
+    }
+
     /// Ends what is passing.
     fn settle(&mut self) {
-        for list in [&mut self.shares, &mut self.snapshots] {
+        for list in [&mut self.shares, &mut self.snapshots, &mut self.backups] {
             list.retain(|object| object.status != "deleting");
             for object in list {
-                object.status = "available".to_owned();
+                if object.status == "error" || (object.status == "creating" && self.failure.is_some()) {
+                    object.status = "error".to_owned();
+                    continue;
+                }
+                let is_refused = self.refuses_restorations && object.status.starts_with("backup_restoring");
+                object.status = if is_refused { "backup_restoring_error" } else { "available" }.to_owned();
             }
         }
         self.rules.retain(|rule| rule.state != "queued_to_deny");
@@ -71,6 +99,14 @@ pub(super) fn answer(cloud: &mut Cloud, asked: &Asked) -> Answer {
     cloud.manila.settle();
     let now = cloud.stamp();
     let manila = &mut cloud.manila;
+    if let Some(at) = manila.refusals.iter().position(|(line, ..)| *line == asked.line) {
+        return match manila.refusals.remove(at) {
+            (_, 413, words) => Answer::over_quota(words),
+            (_, 422, words) => Answer::fault("unprocessableEntity", 422, words),
+            (_, 403, words) => Answer::forbidden(words),
+            (_, _, words) => Answer::bad_request(words),
+        };
+    }
     let parts = asked.parts();
     match (asked.method.as_str(), parts.as_slice()) {
         ("GET", ["shares", "detail"]) => {
@@ -96,11 +132,23 @@ pub(super) fn answer(cloud: &mut Cloud, asked: &Asked) -> Answer {
             delete(&mut manila.shares, "Share", id)
         }
         ("DELETE", ["snapshots", id]) => delete(&mut manila.snapshots, "Snapshot", id),
-        ("GET", ["shares", id, "export_locations"]) => Answer::json(
-            200,
-            json!({"export_locations": [{"id": "e", "path": format!("127.0.0.1:/shares/{id}"),
-                "preferred": true, "is_admin_only": false}]}),
-        ),
+        ("GET", ["share-backups", "detail"]) => {
+            listed(asked, "share_backups", manila.backups.iter().map(|backup| (backup, backup_view(backup))))
+        }
+        ("GET", ["share-backups", id]) => match manila.backups.iter().find(|backup| backup.id == *id) {
+            Some(backup) => Answer::json(200, json!({"share_backup": backup_view(backup)})),
+            None => Answer::not_found("Share backup", id),
+        },
+        ("POST", ["share-backups"]) => create_backup(manila, now, &asked.body["share_backup"]),
+        ("DELETE", ["share-backups", id]) => delete(&mut manila.backups, "Share backup", id),
+        ("POST", ["share-backups", id, "action"]) => restore_backup(manila, id, &asked.body),
+        ("GET", ["shares", id, "export_locations"]) => {
+            let usual = json!([
+                {"id": "e", "path": format!("127.0.0.1:/shares/{id}"), "preferred": true, "is_admin_only": false},
+                {"id": "f", "path": format!("10.9.0.1:/shares/{id}"), "preferred": false, "is_admin_only": false},
+            ]);
+            Answer::json(200, json!({"export_locations": manila.exports.clone().unwrap_or(usual)}))
+        }
         ("GET", ["share-access-rules"]) => {
             let share = asked.query("share_id").unwrap_or_default();
             if !manila.shares.iter().any(|one| one.id == share) {
@@ -110,7 +158,29 @@ pub(super) fn answer(cloud: &mut Cloud, asked: &Asked) -> Answer {
             Answer::json(200, json!({"access_list": rules}))
         }
         ("POST", ["shares", id, "action"]) => act(manila, id, &asked.body),
-        ("GET", ["messages"]) => Answer::json(200, json!({"messages": []})),
+        ("POST", ["shares", id, "metadata"]) => match manila.shares.iter_mut().find(|share| share.id == *id) {
+            Some(share) => tag(&mut share.metadata, &asked.body["metadata"]),
+            None => Answer::not_found("Share", id),
+        },
+        ("DELETE", ["shares", id, "metadata", key]) => match manila.shares.iter_mut().find(|share| share.id == *id) {
+            Some(share) => untag(&mut share.metadata, key),
+            None => Answer::not_found("Share", id),
+        },
+        ("PUT", ["share-access-rules", id, "metadata"]) => match manila.rules.iter_mut().find(|rule| rule.id == *id) {
+            Some(rule) => tag(&mut rule.metadata, &asked.body["metadata"]),
+            None => Answer::not_found("Share access rule", id),
+        },
+        ("DELETE", ["share-access-rules", id, "metadata", key]) => {
+            match manila.rules.iter_mut().find(|rule| rule.id == *id) {
+                Some(rule) => untag(&mut rule.metadata, key),
+                None => Answer::not_found("Share access rule", id),
+            }
+        }
+        ("GET", ["messages"]) => {
+            let message = |(detail, words): (&str, &str)| json!({"user_message": words, "detail_id": detail, "created_at": "2026-11-21T08:00:00.000000"});
+            let messages: Vec<Value> = manila.failure.into_iter().map(message).collect();
+            Answer::json(200, json!({ "messages": messages }))
+        }
         ("GET", ["quota-sets", _, "detail"]) => Answer::json(
             200,
             json!({"quota_set": {"id": "p", "gigabytes": {"limit": 1000, "in_use": 0, "reserved": 0}}}),
@@ -119,10 +189,32 @@ pub(super) fn answer(cloud: &mut Cloud, asked: &Asked) -> Answer {
     }
 }
 
+fn tag(metadata: &mut Value, more: &Value) -> Answer {
+    for (key, value) in more.as_object().into_iter().flatten() {
+        metadata[key] = value.clone();
+    }
+    Answer::json(200, json!({"metadata": metadata}))
+}
+
+fn untag(metadata: &mut Value, key: &str) -> Answer {
+    match metadata.as_object_mut().and_then(|metadata| metadata.remove(key)) {
+        Some(_) => Answer::empty(200),
+        None => Answer::not_found("Metadata", key),
+    }
+}
+
+/// Whether metadata has what a filter asks for, which is written as Python writes a dict: `{'key': 'value'}`.
+fn has(metadata: &Value, filter: &str) -> bool {
+    let words: Vec<&str> = filter.split('\'').skip(1).step_by(2).collect();
+    let [key, value] = words[..] else { return false };
+    metadata[key] == value
+}
+
 fn listed<'a>(asked: &Asked, key: &str, objects: impl Iterator<Item = (&'a Object, Value)>) -> Answer {
     let is_wanted = |object: &Object| {
         asked.query("name").is_none_or(|name| object.name == name)
             && asked.query("status").is_none_or(|status| object.status == status)
+            && asked.query("metadata").is_none_or(|filter| has(&object.metadata, filter))
             && asked.query("share_id").is_none_or(|share| object.parent.as_deref() == Some(share))
     };
     let mut found: Vec<(&Object, Value)> = objects.filter(|(object, _)| is_wanted(object)).collect();
@@ -156,6 +248,7 @@ fn create_share(manila: &mut Manila, now: Timestamp, asked: &Value) -> Answer {
         created: now,
         protocol: text(asked, "share_proto").unwrap_or_default(),
         parent,
+        restored: None,
     };
     let view = share_view(&share);
     manila.shares.push(share);
@@ -180,6 +273,46 @@ fn create_snapshot(manila: &mut Manila, now: Timestamp, asked: &Value) -> Answer
     let view = snapshot_view(&snapshot);
     manila.snapshots.push(snapshot);
     Answer::json(202, json!({"snapshot": view}))
+}
+
+fn create_backup(manila: &mut Manila, now: Timestamp, asked: &Value) -> Answer {
+    let id = text(asked, "share_id").unwrap_or_default();
+    let Some(share) = manila.shares.iter_mut().find(|share| share.id == id) else {
+        return Answer::bad_request(format!("No share exists with ID {id}."));
+    };
+    if manila.snapshots.iter().any(|snapshot| snapshot.parent.as_deref() == Some(&id)) {
+        return Answer::bad_request(format!("Cannot backup share {id} while it has snapshots."));
+    }
+    let backup = Object {
+        id: new_id(),
+        name: text(asked, "name").unwrap_or_default(),
+        status: "creating".to_owned(),
+        description: text(asked, "description").unwrap_or_default(),
+        created: now,
+        parent: Some(id),
+        ..share.clone()
+    };
+    share.status = "backup_creating".to_owned();
+    let view = backup_view(&backup);
+    manila.backups.push(backup);
+    Answer::json(202, json!({"share_backup": view}))
+}
+
+fn restore_backup(manila: &mut Manila, id: &str, body: &Value) -> Answer {
+    let Some(backup) = manila.backups.iter_mut().find(|backup| backup.id == id) else {
+        return Answer::not_found("Share backup", id);
+    };
+    let wanted = text(body, "restore").unwrap_or_default();
+    let Some(share) = manila.shares.iter_mut().find(|share| share.id == wanted) else {
+        return Answer::not_found("Share", &wanted);
+    };
+    if backup.size > share.size {
+        return Answer::bad_request(format!("Share size {} is too small to restore backup.", share.size));
+    }
+    backup.status = "restoring".to_owned();
+    share.status = "backup_restoring".to_owned();
+    share.restored = Some(id.to_owned());
+    Answer::json(202, json!({"restore": {"backup_id": id, "share_id": wanted}}))
 }
 
 fn delete(list: &mut [Object], what: &str, id: &str) -> Answer {
@@ -242,13 +375,19 @@ fn share_view(share: &Object) -> Value {
     json!({"id": share.id, "name": share.name, "status": share.status, "size": share.size, "share_proto": share.protocol,
         "metadata": share.metadata, "description": share.description, "snapshot_id": share.parent,
         "created_at": share.created.strftime("%Y-%m-%dT%H:%M:%S.%6f").to_string(), "availability_zone": "nova",
-        "share_type": "t", "share_type_name": "default", "access_rules_status": "active", "share_group_id": null})
+        "source_backup_id": share.restored, "share_type": "t", "share_type_name": "default", "access_rules_status": "active", "share_group_id": null})
 }
 
 fn snapshot_view(snapshot: &Object) -> Value {
     json!({"id": snapshot.id, "name": snapshot.name, "status": snapshot.status, "share_size": snapshot.size,
         "metadata": snapshot.metadata, "description": snapshot.description, "share_id": snapshot.parent,
         "created_at": snapshot.created.strftime("%Y-%m-%dT%H:%M:%S.%6f").to_string()})
+}
+
+fn backup_view(backup: &Object) -> Value {
+    json!({"id": backup.id, "name": backup.name, "status": backup.status, "size": backup.size, "share_id": backup.parent,
+        "description": backup.description,
+        "created_at": backup.created.strftime("%Y-%m-%dT%H:%M:%S.%6f").to_string()})
 }
 
 fn rule_view(rule: &Rule) -> Value {
