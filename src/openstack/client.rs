@@ -2,17 +2,19 @@
 //! retries, errors, and what it cost.
 
 use super::gate::Gate;
+pub use super::meter::{Meter, Usage};
 pub use super::refusal::{Refusal, found};
 use super::refusal::{describe_transport, request_id, retry_after};
 pub use super::route::{Microversion, Route};
+pub use super::service::ServiceKind;
 use super::session::{Login, Session};
 use crate::call::Call;
 use crate::error::{Error, Result};
 use http::{HeaderMap, Method, header};
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -33,97 +35,6 @@ const MOST_ATTEMPTS: u32 = 5;
 /// The first pause between two attempts; it doubles each time, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
-
-/// The services that this driver uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ServiceKind {
-    /// Cinder.
-    BlockStorage,
-    /// Nova.
-    Compute,
-    /// Manila.
-    SharedFileSystem,
-}
-
-impl ServiceKind {
-    /// The types under which catalogues list it, the commonest first.
-    #[must_use]
-    pub fn types(self) -> &'static [&'static str] {
-        match self {
-            Self::BlockStorage => &["volumev3", "block-storage", "block-store", "volume"],
-            Self::Compute => &["compute"],
-            Self::SharedFileSystem => &["sharev2", "shared-file-system", "share"],
-        }
-    }
-
-    /// What people call it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::BlockStorage => "cinder",
-            Self::Compute => "nova",
-            Self::SharedFileSystem => "manila",
-        }
-    }
-
-    /// The path segment of the API version that this driver speaks.
-    fn version_segment(self) -> &'static str {
-        match self {
-            Self::BlockStorage => "v3",
-            Self::Compute => "v2.1",
-            Self::SharedFileSystem => "v2",
-        }
-    }
-
-    /// From which microversion on URLs need no project id.
-    fn projectless_from(self) -> Microversion {
-        match self {
-            Self::BlockStorage => Microversion(3, 67),
-            Self::Compute => Microversion(2, 18),
-            Self::SharedFileSystem => Microversion(2, 60),
-        }
-    }
-
-    fn microversion_header(self, version: Microversion) -> (&'static str, String) {
-        match self {
-            Self::BlockStorage => ("openstack-api-version", format!("volume {version}")),
-            Self::Compute => ("openstack-api-version", format!("compute {version}")),
-            Self::SharedFileSystem => ("x-openstack-manila-api-version", version.to_string()),
-        }
-    }
-}
-
-/// One request, for the metrics.
-#[derive(Debug)]
-pub struct Usage {
-    /// The service, such as `cinder`.
-    pub service: &'static str,
-    /// The method.
-    pub method: &'static str,
-    /// The path with `{}` for ids.
-    pub template: &'static str,
-    /// The HTTP status; 0 where there was no answer.
-    pub status: u16,
-    /// How long it took.
-    pub took: Duration,
-}
-
-/// Counts requests. Implemented by the metrics.
-pub trait Meter: Send + Sync + 'static {
-    /// A request was made, repeats included.
-    fn request(&self, usage: &Usage);
-    /// A request is going to be repeated.
-    fn retry(&self, service: &'static str);
-    /// A login was tried.
-    fn login(&self, succeeded: bool);
-}
-
-/// Counts nothing.
-impl Meter for () {
-    fn request(&self, _: &Usage) {}
-    fn retry(&self, _: &'static str) {}
-    fn login(&self, _: bool) {}
-}
 
 /// The client of one service in one cloud. Cheap to clone.
 ///
@@ -252,7 +163,7 @@ impl Client {
             .highest
             .get_or_try_init(|| async {
                 let login = self.0.session.login(call, None).await?;
-                let (root, _) = self.version_root(&login.grant.endpoint(self.0.service, &login.cloud)?);
+                let (root, _) = self.0.service.version_root(&login.grant.endpoint(self.0.service, &login.cloud)?);
                 let request = Request {
                     method: Method::GET,
                     url: root,
@@ -262,7 +173,7 @@ impl Client {
                     body: None,
                 };
                 let answer = Box::pin(self.persist(call, |_| Ok(request.again()))).await?;
-                highest_of(&answer.body, self.0.service).ok_or_else(|| {
+                self.0.service.highest_in(&answer.body).ok_or_else(|| {
                     Error::invalid(format!("{} shows no version document at {}", self.0.service.name(), request.url))
                 })
             })
@@ -473,7 +384,7 @@ impl Client {
             return Ok(url.clone());
         }
         let listed = login.grant.endpoint(self.0.service, &login.cloud)?;
-        let (mut url, has_project) = self.version_root(&listed);
+        let (mut url, has_project) = self.0.service.version_root(&listed);
         let needs_project = self.0.highest.get().is_some_and(|highest| *highest < self.0.service.projectless_from());
         if has_project {
             url = listed;
@@ -490,26 +401,8 @@ impl Client {
             return Ok(());
         }
         let login = self.0.session.login(call, None).await?;
-        let (_, has_project) = self.version_root(&login.grant.endpoint(self.0.service, &login.cloud)?);
+        let (_, has_project) = self.0.service.version_root(&login.grant.endpoint(self.0.service, &login.cloud)?);
         if has_project { Ok(()) } else { Box::pin(self.highest(call)).await.map(drop) }
-    }
-
-    /// The URL up to and with the API version, ending in a slash, and whether a project id follows it.
-    fn version_root(&self, endpoint: &Url) -> (Url, bool) {
-        let mut root = endpoint.clone();
-        let mut kept = Vec::new();
-        let mut segments = endpoint.path().split('/').filter(|segment| !segment.is_empty());
-        for segment in segments.by_ref() {
-            kept.push(segment);
-            if is_version(segment) {
-                let rest = segments.next().is_some();
-                root.set_path(&format!("/{}/", kept.join("/")));
-                return (root, rest);
-            }
-        }
-        kept.push(self.0.service.version_segment());
-        root.set_path(&format!("/{}/", kept.join("/")));
-        (root, false)
     }
 }
 
@@ -550,13 +443,6 @@ enum Verdict {
     Again(Error, Option<Duration>),
 }
 
-/// `v3`, `v2.1`, `v2`.
-fn is_version(segment: &str) -> bool {
-    segment.strip_prefix('v').is_some_and(|rest| {
-        rest.starts_with(|c: char| c.is_ascii_digit()) && rest.chars().all(|c| c.is_ascii_digit() || c == '.')
-    })
-}
-
 fn method_name(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -578,36 +464,9 @@ fn backoff(attempt: u32) -> Duration {
     half + Duration::from_micros(fastrand::u64(0..=u64::try_from(half.as_micros()).unwrap_or(u64::MAX)))
 }
 
-#[derive(Deserialize)]
-struct Versions {
-    #[serde(default)]
-    versions: Vec<Version>,
-    version: Option<Version>,
-}
-
-#[derive(Deserialize)]
-struct Version {
-    id: String,
-    #[serde(default)]
-    version: String,
-}
-
-/// The highest microversion in a version document of this service's API.
-fn highest_of(body: &[u8], service: ServiceKind) -> Option<Microversion> {
-    let versions: Versions = serde_json::from_slice(body).ok()?;
-    let major = service.version_segment().split('.').next()?;
-    versions
-        .versions
-        .into_iter()
-        .chain(versions.version)
-        .filter(|version| version.id.split('.').next() == Some(major))
-        .filter_map(|version| version.version.parse().ok())
-        .max()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Client, HeaderMap, Microversion, ServiceKind, backoff, header, highest_of};
+    use super::{Client, HeaderMap, ServiceKind, backoff, header};
     use crate::openstack::cloud::{Auth, Cloud, Interface, Scope, Tls};
     use crate::openstack::session::Session;
     use std::sync::Arc;
@@ -646,32 +505,6 @@ mod tests {
         assert_eq!(seconds(), 12_000, "the truth is later than was thought");
         tell(3);
         assert_eq!(seconds(), 3_000, "set back");
-    }
-
-    #[test]
-    fn endpoints_with_and_without_version_and_project_are_understood() {
-        for (service, given, root, has_project) in [
-            (ServiceKind::BlockStorage, "http://c:8776/v3/0a1b", "http://c:8776/v3/", true),
-            (ServiceKind::BlockStorage, "http://c:8776/v3", "http://c:8776/v3/", false),
-            (ServiceKind::BlockStorage, "http://c:8776/v3/", "http://c:8776/v3/", false),
-            (ServiceKind::BlockStorage, "https://c/volume", "https://c/volume/v3/", false),
-            (ServiceKind::BlockStorage, "https://c/volume/v3/AUTH_x", "https://c/volume/v3/", true),
-            (ServiceKind::Compute, "http://n:8774/v2.1", "http://n:8774/v2.1/", false),
-            (ServiceKind::Compute, "http://n:8774", "http://n:8774/v2.1/", false),
-            (ServiceKind::SharedFileSystem, "http://m/v2/p", "http://m/v2/", true),
-        ] {
-            let (found, project) = client(service).version_root(&Url::parse(given).unwrap());
-            assert_eq!((found.as_str(), project), (root, has_project), "{given}");
-        }
-    }
-
-    #[test]
-    fn the_highest_microversion_is_that_of_our_major_version() {
-        let cinder = br#"{"versions": [{"id": "v2.0", "version": ""}, {"id": "v3.0", "version": "3.71", "min_version": "3.0"}]}"#;
-        assert_eq!(highest_of(cinder, ServiceKind::BlockStorage), Some(Microversion(3, 71)));
-        let nova = br#"{"version": {"id": "v2.1", "version": "2.104"}}"#;
-        assert_eq!(highest_of(nova, ServiceKind::Compute), Some(Microversion(2, 104)));
-        assert_eq!(highest_of(b"<html>", ServiceKind::Compute), None);
     }
 
     #[test]

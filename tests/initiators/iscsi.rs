@@ -13,7 +13,7 @@ use fuxi_csi::node::device::Host;
 use serde_json::json;
 use std::sync::Arc;
 
-const IQN: &str = "iqn.2026-01.test:volumes";
+pub(crate) const IQN: &str = "iqn.2026-01.test:volumes";
 
 fn connector() -> Iscsi {
     only_in_the_guest();
@@ -26,22 +26,22 @@ fn single(lun: u32) -> Link {
     link("iscsi", data, 64 * MIB)
 }
 
-fn plural(lun: u32) -> Link {
+pub(crate) fn plural(lun: u32) -> Link {
     let portals = json!(["10.9.0.1:3260", "10.9.0.2:3260"]);
     let data = json!({"target_portals": portals, "target_iqns": [IQN, IQN], "target_luns": [lun, lun]});
     link("iscsi", data, 64 * MIB)
 }
 
-fn target(daemons: &str) {
+pub(crate) fn target(daemons: &str) {
     sh(&format!("address 10.9.0.1; address 10.9.0.2; iscsi_target {IQN} 10.9.0.1:3260 10.9.0.2:3260; {daemons} >&2"));
 }
 
-fn lun(number: u32, disk: &str) {
+pub(crate) fn lun(number: u32, disk: &str) {
     sh(&format!("[ -e /tmp/disks/{disk} ] || disk {disk} 64M >/dev/null; iscsi_lun {IQN} {number} {disk}"));
 }
 
 /// Everything that an attach makes: sessions, disks, maps, records.
-fn left() -> Vec<String> {
+pub(crate) fn left() -> Vec<String> {
     let mut left = names("/sys/class/iscsi_session", "session");
     left.extend(names("/sys/class/block", "sd"));
     left.extend(names("/sys/class/block", "dm-"));

@@ -6,11 +6,16 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
     clippy::disallowed_methods,
     reason = "a test that cannot go on should say so and stop"
 )]
 
+mod cinder;
+mod csi;
 mod iscsi;
+mod kill;
 mod machine;
 mod nvmeof;
 mod rbd;

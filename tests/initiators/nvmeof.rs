@@ -13,7 +13,7 @@ use fuxi_csi::node::device::Host;
 use serde_json::json;
 use std::sync::Arc;
 
-const NQN: &str = "nqn.2026-01.test:volumes";
+pub(crate) const NQN: &str = "nqn.2026-01.test:volumes";
 
 fn connector() -> NvmeOverFabrics {
     only_in_the_guest();
@@ -21,25 +21,25 @@ fn connector() -> NvmeOverFabrics {
 }
 
 /// A target with two ports.
-fn two_ports() {
+pub(crate) fn two_ports() {
     sh(&format!("address 10.9.0.1; address 10.9.0.2; nvme_subsystem {NQN} 10.9.0.1:4420 10.9.0.2:4420"));
 }
 
 /// A disk of 64 MiB as a namespace; returns its UUID.
-fn namespace(number: u32, disk: &str) -> String {
+pub(crate) fn namespace(number: u32, disk: &str) -> String {
     sh(&format!("disk {disk} 64M >/dev/null; nvme_namespace {NQN} {number} {disk}"))
 }
 
-fn link_to(uuid: &str) -> Link {
+pub(crate) fn link_to(uuid: &str) -> Link {
     let portals = json!([["10.9.0.1", 4420, "tcp"], ["10.9.0.2", "4420", "NVMe/TCP"]]);
     link("nvmeof", json!({"target_nqn": NQN, "vol_uuid": uuid, "portals": portals}), 64 * MIB)
 }
 
-fn controllers() -> Vec<String> {
+pub(crate) fn controllers() -> Vec<String> {
     names("/sys/class/nvme", "nvme")
 }
 
-fn disks() -> Vec<String> {
+pub(crate) fn disks() -> Vec<String> {
     names("/sys/class/block", "nvme")
 }
 

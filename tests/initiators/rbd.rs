@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 /// The image of this test: each test is a process, and what a test that failed left behind is watched for a while.
-fn name() -> &'static str {
+pub(crate) fn name() -> &'static str {
     static NAME: OnceLock<String> = OnceLock::new();
     NAME.get_or_init(|| format!("volume-{:08x}", fastrand::u32(..)))
 }
@@ -25,18 +25,18 @@ fn connector() -> Rbd {
     Rbd::new(Host::default(), Arc::new(SystemExec::default()))
 }
 
-fn environment(name: &str) -> String {
+pub(crate) fn environment(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: tests/guest/initiators does"))
 }
 
 /// rbd(8) with the rights of Cinder.
-fn rbd(arguments: &str) -> String {
+pub(crate) fn rbd(arguments: &str) -> String {
     let monitor = environment("CEPH_MONITOR_V1");
     sh(&format!("rbd -m {monitor} --id cinder --keyfile /share/ceph.key {arguments} 2>&1"))
 }
 
 /// An image as Cinder makes it; what a test before left is taken away.
-fn image(options: &str) {
+pub(crate) fn image(options: &str) {
     let name = name();
     let monitor = environment("CEPH_MONITOR_V1");
     let _ = try_sh(&format!("rbd -m {monitor} --id cinder --keyfile /share/ceph.key rm volumes/{name} 2>&1"));
@@ -57,11 +57,11 @@ fn link_over(monitor: &str) -> Link {
     link
 }
 
-fn the_link() -> Link {
+pub(crate) fn the_link() -> Link {
     link_over(&environment("CEPH_MONITOR_V1"))
 }
 
-fn mapped() -> Vec<String> {
+pub(crate) fn mapped() -> Vec<String> {
     names("/sys/bus/rbd/devices", "")
 }
 

@@ -5,10 +5,12 @@ package manifests
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"sort"
 	"strings"
 	"testing"
@@ -22,14 +24,14 @@ type object map[string]any
 
 func output(t *testing.T, name string, args ...string) []byte {
 	t.Helper()
-	var errors bytes.Buffer
+	var complaint bytes.Buffer
 	command := exec.Command(name, args...)
 	// tools without C build faster, and are the same everywhere
 	command.Env = append(os.Environ(), "CGO_ENABLED=0")
-	command.Stderr = &errors
+	command.Stderr = &complaint
 	out, err := command.Output()
 	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, errors.String())
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, complaint.String())
 	}
 	return out
 }
@@ -103,6 +105,22 @@ func TestTheChartRendersTheOverlayInThePlaceOfCinderCsi(t *testing.T) {
 		kustomized(t, filepath.Join(deploy, "csi/overlays/cinder-csi")))
 }
 
+func TestTheChartRendersTheUndercloudOverlay(t *testing.T) {
+	same(t, charted(t, "attach=host"), kustomized(t, filepath.Join(deploy, "csi/overlays/undercloud")))
+}
+
+func TestTheChartRendersTheManilaOverlay(t *testing.T) {
+	same(t, charted(t, "provider=manila"), kustomized(t, filepath.Join(deploy, "csi/overlays/manila")))
+}
+
+func TestTheChartRendersTheOverlaysInThePlaceOfManilaCsi(t *testing.T) {
+	for protocol, port := range map[string]string{"nfs": "29654", "cephfs": "29655"} {
+		same(t, charted(t, "provider=manila", "nameSuffix=-"+protocol, "driverName="+protocol+".manila.csi.openstack.org",
+			"classes.enabled=false", "classSecrets=true", "fsGroupPolicy=None", "node.healthPort="+port),
+			kustomized(t, filepath.Join(deploy, "csi/overlays/manila-csi", protocol)))
+	}
+}
+
 func TestTheChartRendersTheComponents(t *testing.T) {
 	same(t, charted(t, "storageCapacity=true", "classSecrets=true"), kustomized(t, "all-components"))
 }
@@ -158,96 +176,315 @@ func mounts(container map[string]any) map[string]bool {
 	return all
 }
 
-const (
-	controller = "Deployment/kube-system/fuxi-csi-cinder-controller"
-	node       = "DaemonSet/kube-system/fuxi-csi-cinder-node"
-)
+// overlays are those that users apply.
+var overlays = []string{"overcloud", "undercloud", "manila", "cinder-csi", "manila-csi/nfs", "manila-csi/cephfs"}
+
+// driver is what an overlay installs.
+type driver struct {
+	objects          map[string]object
+	controller, node map[string]any
+}
+
+func installed(t *testing.T, overlay string) driver {
+	t.Helper()
+	it := driver{objects: kustomized(t, filepath.Join(deploy, "csi/overlays", overlay))}
+	for _, one := range it.objects {
+		switch one["kind"] {
+		case "Deployment":
+			it.controller = podSpec(one)
+		case "DaemonSet":
+			it.node = podSpec(one)
+		}
+	}
+	if it.controller == nil || it.node == nil {
+		t.Fatalf("%s has\n%s", overlay, strings.Join(keys(it.objects), "\n"))
+	}
+	return it
+}
+
+// ofAll runs a test for each overlay.
+func ofAll(t *testing.T, test func(*testing.T, driver)) {
+	for _, overlay := range overlays {
+		t.Run(strings.ReplaceAll(overlay, "/", "-"), func(t *testing.T) { test(t, installed(t, overlay)) })
+	}
+}
 
 func TestOnlyTheDriverOfTheControllerGetsTheCredentialAndOnlyItsSidecarsTheToken(t *testing.T) {
-	all := kustomized(t, filepath.Join(deploy, "csi/overlays/overcloud"))
-	for name, container := range containers(podSpec(all[controller])) {
-		has := mounts(container)
-		if has["cloud-config"] != (name == "fuxi-csi") {
-			t.Errorf("credential in %s: %v", name, has["cloud-config"])
+	ofAll(t, func(t *testing.T, it driver) {
+		for name, container := range containers(it.controller) {
+			has := mounts(container)
+			if has["cloud-config"] != (name == "fuxi-csi") {
+				t.Errorf("credential in %s: %v", name, has["cloud-config"])
+			}
+			if want := strings.HasPrefix(name, "csi-"); has["token"] != want {
+				t.Errorf("token in %s: %v", name, has["token"])
+			}
 		}
-		if want := strings.HasPrefix(name, "csi-"); has["token"] != want {
-			t.Errorf("token in %s: %v", name, has["token"])
+		text, _ := json.Marshal(it.node)
+		if strings.Contains(string(text), "secret") || strings.Contains(string(text), "projected") {
+			t.Error("the node's pods have a secret")
 		}
-	}
-	text, _ := json.Marshal(all[node])
-	if strings.Contains(string(text), "secret") || strings.Contains(string(text), "projected") {
-		t.Error("the node's pods have a secret")
-	}
-	for _, name := range []string{controller, node} {
-		if podSpec(all[name])["automountServiceAccountToken"] != false {
-			t.Errorf("%s mounts the token everywhere", name)
+		for _, spec := range []map[string]any{it.controller, it.node} {
+			if spec["automountServiceAccountToken"] != false {
+				t.Errorf("%v mounts the token everywhere", spec["serviceAccountName"])
+			}
 		}
-	}
+	})
 }
 
 func TestTheControllerTouchesNothingOfItsHost(t *testing.T) {
-	spec := podSpec(kustomized(t, filepath.Join(deploy, "csi/overlays/overcloud"))[controller])
-	for _, key := range []string{"hostNetwork", "hostPID", "hostIPC"} {
-		if spec[key] != nil {
-			t.Errorf("%s", key)
+	ofAll(t, func(t *testing.T, it driver) {
+		for _, key := range []string{"hostNetwork", "hostPID", "hostIPC"} {
+			if it.controller[key] != nil {
+				t.Errorf("%s", key)
+			}
 		}
-	}
-	for _, each := range spec["volumes"].([]any) {
-		if each.(map[string]any)["hostPath"] != nil {
-			t.Errorf("a path of the host: %v", each)
+		for _, each := range it.controller["volumes"].([]any) {
+			if each.(map[string]any)["hostPath"] != nil {
+				t.Errorf("a path of the host: %v", each)
+			}
 		}
-	}
-	if spec["securityContext"].(map[string]any)["runAsNonRoot"] != true {
-		t.Error("may run as root")
-	}
-	for name, container := range containers(spec) {
-		context := container["securityContext"].(map[string]any)
-		if context["readOnlyRootFilesystem"] != true || context["allowPrivilegeEscalation"] != false || context["privileged"] != nil {
-			t.Errorf("%s: %v", name, context)
+		if it.controller["securityContext"].(map[string]any)["runAsNonRoot"] != true {
+			t.Error("may run as root")
 		}
-	}
+		for name, container := range containers(it.controller) {
+			context := container["securityContext"].(map[string]any)
+			if context["readOnlyRootFilesystem"] != true || context["allowPrivilegeEscalation"] != false || context["privileged"] != nil {
+				t.Errorf("%s: %v", name, context)
+			}
+		}
+	})
 }
 
 func TestOnlyTheDriverOfTheNodeIsPrivileged(t *testing.T) {
-	for name, container := range containers(podSpec(kustomized(t, filepath.Join(deploy, "csi/overlays/overcloud"))[node])) {
-		context := container["securityContext"].(map[string]any)
-		if (context["privileged"] == true) != (name == "fuxi-csi") || context["readOnlyRootFilesystem"] != true {
-			t.Errorf("%s: %v", name, context)
+	ofAll(t, func(t *testing.T, it driver) {
+		for name, container := range containers(it.node) {
+			context := container["securityContext"].(map[string]any)
+			if (context["privileged"] == true) != (name == "fuxi-csi") || context["readOnlyRootFilesystem"] != true {
+				t.Errorf("%s: %v", name, context)
+			}
+		}
+	})
+}
+
+func TestTheNodeSeesOfItsHostWhatItNeeds(t *testing.T) {
+	usual := []string{"/var/lib/kubelet", "/var/lib/kubelet/plugins_registry"}
+	hosts := append([]string{"/dev", "/etc/iscsi", "/etc/multipath", "/etc/nvme", "/lib/modules", "/run",
+		"/usr/libexec/fuxi-csi/connectors", "/var/lib/iscsi"}, usual...)
+	want := map[string][]string{"overcloud": append([]string{"/dev"}, usual...), "cinder-csi": append([]string{"/dev"}, usual...),
+		"undercloud": hosts, "manila": usual, "manila-csi/nfs": usual, "manila-csi/cephfs": usual}
+	for _, overlay := range overlays {
+		var seen []string
+		for _, each := range installed(t, overlay).node["volumes"].([]any) {
+			if path, ok := each.(map[string]any)["hostPath"].(map[string]any); ok {
+				if name := path["path"].(string); !strings.HasPrefix(name, "/var/lib/kubelet/plugins/") {
+					seen = append(seen, name)
+				}
+			}
+		}
+		sort.Strings(seen)
+		if !reflect.DeepEqual(seen, want[overlay]) {
+			t.Errorf("%s: %v", overlay, seen)
 		}
 	}
 }
 
 func TestEveryContainerSaysWhatItNeedsAndWhichImageItIs(t *testing.T) {
-	all := kustomized(t, filepath.Join(deploy, "csi/overlays/overcloud"))
-	for _, workload := range []string{controller, node} {
-		for name, container := range containers(podSpec(all[workload])) {
-			resources := container["resources"].(map[string]any)
-			if resources["requests"] == nil || resources["limits"].(map[string]any)["memory"] == nil {
-				t.Errorf("%s of %s: %v", name, workload, resources)
+	ofAll(t, func(t *testing.T, it driver) {
+		for _, spec := range []map[string]any{it.controller, it.node} {
+			for name, container := range containers(spec) {
+				resources := container["resources"].(map[string]any)
+				if resources["requests"] == nil || resources["limits"].(map[string]any)["memory"] == nil {
+					t.Errorf("%s: %v", name, resources)
+				}
+				_, tag, found := strings.Cut(filepath.Base(container["image"].(string)), ":")
+				if !found || tag == "latest" {
+					t.Errorf("%s: image %v", name, container["image"])
+				}
 			}
-			_, tag, found := strings.Cut(filepath.Base(container["image"].(string)), ":")
-			if !found || tag == "latest" {
-				t.Errorf("%s of %s: image %v", name, workload, container["image"])
+		}
+	})
+}
+
+func TestTheSidecarsAreThoseThatTheClusterOfTheTestsRuns(t *testing.T) {
+	modules, err := os.ReadFile("../cluster/components/go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	ofAll(t, func(t *testing.T, it driver) {
+		for name, container := range containers(it.controller) {
+			// livenessprobe and the registrar cannot be had as modules
+			if module, ok := strings.CutPrefix(name, "csi-"); ok {
+				_, tag, _ := strings.Cut(filepath.Base(container["image"].(string)), ":")
+				major, _, _ := strings.Cut(tag, ".")
+				if want := "kubernetes-csi/external-" + module + "/" + major + " " + tag + " "; !strings.Contains(string(modules), want) {
+					t.Errorf("go.mod has no %s", want)
+				}
+				seen++
 			}
+		}
+	})
+	if seen != 4*len(overlays) {
+		t.Errorf("%d sidecars", seen)
+	}
+}
+
+func TestTheImageIsMadeOfWhatIsThereAndOfWhatTheDriverNeedsToBuild(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(deploy, "csi/Dockerfile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := map[string]bool{}
+	for _, line := range strings.Split(string(text), "\n") {
+		words := strings.Fields(line)
+		if len(words) < 3 || words[0] != "COPY" || strings.HasPrefix(words[1], "--from") {
+			continue
+		}
+		for _, source := range words[1 : len(words)-1] {
+			if _, err := os.Stat(filepath.Join("../..", source)); err != nil {
+				t.Error(err)
+			}
+			copied[source] = true
+		}
+	}
+	for _, source := range []string{".cargo", "Cargo.lock", "Cargo.toml", "build.rs", "proto", "src", "deploy/csi/image"} {
+		if !copied[source] {
+			t.Errorf("the Dockerfile does not copy %s", source)
 		}
 	}
 }
 
-func TestNoRoleMayDoEverything(t *testing.T) {
-	for name, one := range kustomized(t, filepath.Join(deploy, "csi/overlays/overcloud")) {
-		if rules, ok := one["rules"]; ok {
-			text, _ := json.Marshal(rules)
-			if strings.Contains(string(text), `"*"`) || strings.Contains(string(text), `"secrets"`) {
-				t.Errorf("%s: %s", name, text)
+// programs gives what deploy/csi/image/programs lists.
+func programs(t *testing.T) map[string]bool {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(deploy, "csi/image/programs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]bool{}
+	for _, line := range strings.Split(string(text), "\n") {
+		line, _, _ = strings.Cut(line, "#")
+		if words := strings.Fields(line); len(words) > 1 {
+			for _, name := range words[1:] {
+				all[name] = true
 			}
 		}
 	}
+	return all
+}
+
+// called finds the programs that the driver's source names.
+var called = regexp.MustCompile(`Command::new\("([a-z0-9.]+)"\)|mkfs: "([a-z0-9.]+)"|NFS_HELPER: &str = "([a-z.]+)"`)
+
+func TestTheImageHasEveryProgramThatTheDriverCalls(t *testing.T) {
+	has, seen := programs(t), map[string]bool{}
+	err := filepath.WalkDir("../../src/node", func(path string, entry os.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".rs") || strings.Contains(path, "/tests") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		// what comes after is of the unit tests
+		source, _, _ := strings.Cut(string(text), "#[cfg(test)]\nmod tests {")
+		for _, match := range called.FindAllStringSubmatch(source, -1) {
+			name := match[1] + match[2] + match[3]
+			seen[name] = true
+			if !has[name] {
+				t.Errorf("%s calls %s, which deploy/csi/image/programs has not", path, name)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"blkid", "mkfs.ext4", "iscsiadm", "multipathd", "mount.nfs"} {
+		if !seen[name] {
+			t.Errorf("the source is not read right: it calls %s", name)
+		}
+	}
+}
+
+// The steps of the Dockerfile's last stages, without docker: what comes out starts.
+func TestEveryProgramOfTheImageStartsInIt(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	for _, tool := range []string{"apt-get", "dpkg-deb", "chroot"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skip("needs Debian's packages: ", err)
+		}
+	}
+	folder := t.TempDir()
+	image, unpacked, root := filepath.Join(deploy, "csi/image"), filepath.Join(folder, "unpacked"), filepath.Join(folder, "root")
+	output(t, filepath.Join(image, "unpack"), filepath.Join(image, "programs"), unpacked)
+	t.Setenv("UNPACKED", unpacked)
+	output(t, filepath.Join(image, "collect"), filepath.Join(image, "programs"), root)
+	for name := range programs(t) {
+		if strings.HasPrefix(name, "/") {
+			if _, err := os.Stat(filepath.Join(root, name)); err != nil {
+				t.Error(err)
+			}
+			continue
+		}
+		// most do not know the option, and say so; the loader's words and codes are others
+		out, err := exec.Command("chroot", root, "/usr/sbin/"+name, "--version").CombinedOutput()
+		var code *exec.ExitError
+		if errors.As(err, &code) && (code.ExitCode() >= 126 || code.ExitCode() < 0) || err != nil && code == nil || strings.Contains(string(out), "shared librar") {
+			t.Errorf("%s: %v: %s", name, err, out)
+		}
+	}
+	for _, none := range []string{"/bin/sh", "/usr/bin/sh", "/usr/bin/dpkg"} {
+		if _, err := os.Stat(filepath.Join(root, none)); err == nil {
+			t.Errorf("the image has %s", none)
+		}
+	}
+}
+
+func TestDriversBesideEachOtherHaveNamesAndPortsOfTheirOwn(t *testing.T) {
+	seen := map[string]string{}
+	for _, overlay := range []string{"overcloud", "manila", "manila-csi/nfs", "manila-csi/cephfs"} {
+		it := installed(t, overlay)
+		names := keys(it.objects)
+		probe := containers(it.node)["fuxi-csi"]["livenessProbe"].(map[string]any)["httpGet"].(map[string]any)
+		port, _ := json.Marshal(probe["port"])
+		args, _ := json.Marshal(containers(it.node)["livenessprobe"]["args"])
+		if !strings.Contains(string(args), ":"+string(port)+`"`) {
+			t.Errorf("%s: the kubelet asks port %s, livenessprobe has %s", overlay, port, args)
+		}
+		for _, name := range append(names, "port "+string(port)) {
+			if other, twice := seen[name]; twice {
+				t.Errorf("%s: of %s and of %s", name, other, overlay)
+			}
+			seen[name] = overlay
+		}
+	}
+}
+
+func TestNoRoleMayDoEverythingAndOnlyManilaCsisClassesLetSecretsBeRead(t *testing.T) {
+	ofAll(t, func(t *testing.T, it driver) {
+		for name, one := range it.objects {
+			if rules, ok := one["rules"]; ok {
+				text, _ := json.Marshal(rules)
+				if strings.Contains(string(text), `"*"`) ||
+					strings.Contains(string(text), `"secrets"`) != strings.HasPrefix(name, "ClusterRole//fuxi-csi-manila-class-secrets-") {
+					t.Errorf("%s: %s", name, text)
+				}
+			}
+		}
+	})
 }
 
 func TestEveryExampleIsOfThisDriverOrItsClasses(t *testing.T) {
 	classes := map[string]bool{"": true}
-	for _, one := range kustomized(t, filepath.Join(deploy, "csi/cinder-classes")) {
-		classes[one["metadata"].(map[string]any)["name"].(string)] = true
+	drivers := map[any]bool{"cinder.fuxi.openstack.org": true, "manila.fuxi.openstack.org": true}
+	for _, provider := range []string{"cinder", "manila"} {
+		for _, one := range kustomized(t, filepath.Join(deploy, "csi", provider+"-classes")) {
+			classes[one["metadata"].(map[string]any)["name"].(string)] = true
+		}
 	}
 	files, _ := filepath.Glob(filepath.Join(deploy, "csi/examples/*.yaml"))
 	if len(files) < 10 {
@@ -262,7 +499,7 @@ func TestEveryExampleIsOfThisDriverOrItsClasses(t *testing.T) {
 		for _, one := range all {
 			if one["kind"] == "StorageClass" {
 				classes[one["metadata"].(map[string]any)["name"].(string)] = true
-				if one["provisioner"] != "cinder.fuxi.openstack.org" {
+				if !drivers[one["provisioner"]] {
 					t.Errorf("%s: %v", file, one["provisioner"])
 				}
 			}

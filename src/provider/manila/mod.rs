@@ -189,8 +189,8 @@ impl Provider for ManilaProvider {
         Ok(())
     }
 
-    fn topology_key(&self) -> &str {
-        self.names.topology_key()
+    fn has_zones(&self) -> bool {
+        true
     }
 
     fn expand(&self) -> Option<&dyn Expand> {

@@ -1,19 +1,25 @@
 """The driver in the cluster, from the manifests of deploy/csi."""
 
 import base64
+import hashlib
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import urllib.parse
 
-from .cluster import PROJECT, Missing, Refused, until
+from .cluster import HERE, HOME, PROJECT, Missing, Refused, until
 from cloud_runtime.api import Api
 
 DEPLOY = os.path.join(PROJECT, "deploy", "csi")
 IMAGE = "docker.io/library/fuxi-csi:0.1.0"
 NAMESPACE = "kube-system"
 CONTROLLER, NODE = "fuxi-csi-cinder-controller", "fuxi-csi-cinder-node"
+OVERCLOUD, UNDERCLOUD, SHARES = "overlays/overcloud", "overlays/undercloud", "overlays/manila"
+# calls that say nothing of what went wrong
+ROUTINE = (" GetPluginInfo ", " NodeGetInfo ", " Probe ")
 # this machine, as pods reach it: see relay.py
 GATEWAY = os.environ.get("CLUSTER_NET", "10.77.0") + ".254"
 
@@ -26,12 +32,28 @@ def find_driver():
     return os.path.abspath(path)
 
 
+def unpacked_packages():
+    """What the image holds and this machine has not: packages that are unpacked, once, and not installed."""
+    with open(os.path.join(DEPLOY, "image", "programs"), "rb") as f:
+        folder = os.path.join(HOME, "packages-" + hashlib.sha256(f.read()).hexdigest()[:12])
+    if not os.path.isdir(folder):
+        shutil.rmtree(folder + ".new", ignore_errors=True)
+        subprocess.run([os.path.join(DEPLOY, "image", "unpack"), os.path.join(DEPLOY, "image", "programs"), folder + ".new"],
+                       check=True, stdout=subprocess.DEVNULL)
+        os.rename(folder + ".new", folder)
+    return folder
+
+
 def load_image(cluster):
     """The driver's image, made of the files that deploy/csi/Dockerfile puts into it."""
-    with tempfile.TemporaryDirectory() as root:
+    with tempfile.TemporaryDirectory() as folder:
+        root = os.path.join(folder, "root")
         subprocess.run([os.path.join(DEPLOY, "image", "collect"), os.path.join(DEPLOY, "image", "programs"), root,
-                        find_driver()], check=True)
-        cluster.command("load-image", IMAGE, "--entrypoint", "/usr/bin/fuxi-csi", "--user", "65532:65532", root + ":/")
+                        find_driver()], check=True, env=dict(os.environ, UNPACKED=unpacked_packages()))
+        # as a tar, which keeps links
+        subprocess.run(["tar", "-C", root, "-cf", root + ".tar", "."], check=True)
+        cluster.command("load-image", IMAGE, "--entrypoint", "/usr/bin/fuxi-csi", "--user", "65532:65532",
+                        "--base", root + ".tar")
 
 
 def as_pods_see(url):
@@ -47,7 +69,8 @@ def give_credential(cluster, cloud, wrong=False):
     values = {"auth-url": as_pods_see(cloud.info["auth_url"]), "region": cloud.info["region"],
               "application-credential-id": credential, "application-credential-secret": "wrong" if wrong else its_secret,
               "block-storage-endpoint-override": as_pods_see(urls["block-storage"]),
-              "compute-endpoint-override": as_pods_see(urls["compute"])}
+              "compute-endpoint-override": as_pods_see(urls["compute"]),
+              "shared-file-system-endpoint-override": as_pods_see(urls["shared-file-system"])}
     text = "[Global]\n" + "".join("%s = %s\n" % pair for pair in values.items())
     cluster.apply(secret("cloud-config", **{"cloud.conf": text}))
 
@@ -72,8 +95,8 @@ def secret(name, **files):
             "data": {key: base64.b64encode(text.encode()).decode() for key, text in files.items()}}
 
 
-def install(cluster, cloud, overlay="overlays/overcloud"):
-    """Apply an overlay and wait until every node knows the driver."""
+def install(cluster, cloud, overlay=OVERCLOUD):
+    """The first overlay of a cluster, and what all need: wait until every node knows the driver."""
     load_image(cluster)
     manifests = cluster.kubectl("kustomize", os.path.join(DEPLOY, overlay))
     snapshots = os.path.join(cluster.bin, "controller-of-snapshots")
@@ -100,9 +123,42 @@ def has_snapshots(cluster):
         return False
 
 
+def add(cluster, overlay, instance="cinder"):
+    """One more overlay, or another one in the place of that instance's, which is away."""
+    cluster.kubectl("apply", "-k", os.path.join(DEPLOY, overlay))
+    wait_ready(cluster, instance=instance)
+
+
+def add_shares(cluster, cloud, overlay=SHARES, instance="manila"):
+    """An overlay of Manila. Its nodes' mount.nfs is the one of tests/cluster/shares: there is no NFS server here."""
+    with tempfile.TemporaryDirectory(dir=cluster.state) as folder:
+        tools = os.path.join(cluster.state, "mount-tools")
+        os.makedirs(tools, exist_ok=True)
+        for tool in (os.path.join(HERE, "shares", "mount.nfs"), shutil.which("busybox")):
+            shutil.copy(tool, tools)
+        with open(os.path.join(HERE, "shares", "kustomization.yaml")) as f:
+            text = f.read()
+        for word, value in (("OVERLAY", os.path.relpath(os.path.join(DEPLOY, overlay), folder)), ("TOOLS", tools),
+                            ("CLOUD", os.path.join(cloud.info["state"], "shares"))):
+            text = text.replace(word, value)
+        with open(os.path.join(folder, "kustomization.yaml"), "w") as f:
+            f.write(text)
+        cluster.kubectl("apply", "-k", folder)
+    wait_ready(cluster, instance=instance)
+
+
 def pods(cluster, name):
-    component = name.rsplit("-", 1)[1]
-    return cluster.list("Pod", NAMESPACE, labelSelector="app.kubernetes.io/name=fuxi-csi,app.kubernetes.io/component=" + component)
+    """Of a controller or of the nodes, by its name: fuxi-csi-INSTANCE-COMPONENT, perhaps with a suffix."""
+    provider, component, suffix = re.fullmatch(r"fuxi-csi-(\w+)-(controller|node)(-\w+)?", name).groups("")
+    return cluster.list("Pod", NAMESPACE, labelSelector=(
+        "app.kubernetes.io/name=fuxi-csi,app.kubernetes.io/instance=%s%s,app.kubernetes.io/component=%s" % (
+            provider, suffix, component)))
+
+
+def names(instance):
+    """Of an instance's controller and node: those of manila-nfs end with -nfs."""
+    provider, dash, suffix = instance.partition("-")
+    return ["fuxi-csi-%s-%s%s%s" % (provider, component, dash, suffix) for component in ("controller", "node")]
 
 
 def ready(pod):
@@ -110,23 +166,25 @@ def ready(pod):
         c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ()))
 
 
-def driver_name(cluster):
-    env = cluster.get("DaemonSet", NODE, NAMESPACE)["spec"]["template"]["spec"]["containers"][0]["env"]
+def driver_name(cluster, instance="cinder"):
+    env = cluster.get("DaemonSet", names(instance)[1], NAMESPACE)["spec"]["template"]["spec"]["containers"][0]["env"]
     return next(e["value"] for e in env if e["name"] == "FUXI_CSI_DRIVER_NAME")
 
 
-def wait_ready(cluster, seconds=120):
+def wait_ready(cluster, seconds=120, instance="cinder"):
     """Both parts run everywhere and the kubelets know the driver."""
+    controller, node = names(instance)
+
     def complete():
-        controllers, nodes = pods(cluster, CONTROLLER), pods(cluster, NODE)
-        return (len(controllers) == cluster.get("Deployment", CONTROLLER, NAMESPACE)["spec"]["replicas"]
+        controllers, nodes = pods(cluster, controller), pods(cluster, node)
+        return (len(controllers) == cluster.get("Deployment", controller, NAMESPACE)["spec"]["replicas"]
                 and len(nodes) == len(cluster.nodes()) and all(map(ready, controllers + nodes)))
     try:
         until("controller and nodes of the driver are ready", complete, seconds)
     except TimeoutError as error:
         raise TimeoutError("%s\n%s\n%s" % (error, cluster.kubectl("-n", NAMESPACE, "get", "pods", "-o", "wide"),
                                            cluster.kubectl("-n", NAMESPACE, "get", "events"))) from None
-    name = driver_name(cluster)
+    name = driver_name(cluster, instance)
     until("every node is registered with " + name,
           lambda: all(registration(cluster, node, name) for node in cluster.nodes()), 60)
 
@@ -153,11 +211,12 @@ def logs(cluster, name, lines=40):
     """The driver's last words, of all its pods."""
     text = ""
     for pod in pods(cluster, name):
-        text += "--- %s\n%s" % (pod["metadata"]["name"], cluster.kubectl(
-            "-n", NAMESPACE, "logs", pod["metadata"]["name"], "-c", "fuxi-csi", "--tail=%d" % lines, check=False))
+        said = cluster.kubectl("-n", NAMESPACE, "logs", pod["metadata"]["name"], "-c", "fuxi-csi", check=False)
+        told = [line for line in said.splitlines() if not any(call in line for call in ROUTINE)]
+        text += "\n".join(["--- " + pod["metadata"]["name"], *told[-lines:], ""])
     return text
 
 
-def remove(cluster, overlay="overlays/overcloud"):
+def remove(cluster, overlay=OVERCLOUD, instance="cinder"):
     cluster.kubectl("delete", "--ignore-not-found", "-k", os.path.join(DEPLOY, overlay))
-    until("the driver's pods are gone", lambda: not pods(cluster, CONTROLLER) + pods(cluster, NODE), 90)
+    until("the driver's pods are gone", lambda: not any(pods(cluster, name) for name in names(instance)), 90)

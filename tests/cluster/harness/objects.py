@@ -1,6 +1,7 @@
 """Kubernetes objects as short functions."""
 
 DRIVER = "cinder.fuxi.openstack.org"
+SHARE_DRIVER = "manila.fuxi.openstack.org"
 CLASS = "fuxi-cinder"
 BUSYBOX = "localhost/busybox:1"
 # ends at once when it is told to

@@ -47,7 +47,7 @@ def run(title, function, cluster, cloud):
 
 
 def nothing_is_left(cluster, cloud):
-    left = leftovers(cluster, cloud, driver_name(cluster))
+    left = leftovers(cluster, cloud)
     print("%s  nothing is left" % ("FAIL" if left else "ok  "), *left, sep="\n      ", flush=True)
     return "failed" if left else "passed"
 

@@ -34,13 +34,30 @@ class Cloud:
         """Its tokens end with it."""
         self.api("DELETE", "identity", "/users/%s/application_credentials/%s" % (self.info["demo_user_id"], credential))
 
+    def stop(self, *services):
+        subprocess.run([CLOUD, "stop", *services], env=self.env, check=True, stdout=subprocess.DEVNULL)
+
+    def start(self, *services):
+        subprocess.run([CLOUD, "start", *services], env=self.env, check=True, stdout=subprocess.DEVNULL)
+
     def restart(self, *services):
-        for word in ("stop", "start"):
-            subprocess.run([CLOUD, word, *services], env=self.env, check=True, stdout=subprocess.DEVNULL)
+        self.stop(*services)
+        self.start(*services)
 
     def list(self, kind):
         path = "/attachments" if kind == "attachments" else "/%s/detail" % kind
         return self.api("GET", "volume", path)[kind]
+
+    def shares(self):
+        return self.api("GET", "share", "/shares/detail")["shares"]
+
+    def share_snapshots(self):
+        return self.api("GET", "share", "/snapshots/detail")["snapshots"]
+
+    def rules(self, share):
+        """Whom a share lets in: [(to, level)]."""
+        found = self.api("GET", "share", "/share-access-rules?share_id=" + share)["access_list"]
+        return sorted((rule["access_to"], rule["access_level"]) for rule in found)
 
     def volume(self, volume):
         return self.api("GET", "volume", "/volumes/" + volume)["volume"]
@@ -62,21 +79,22 @@ class Cloud:
                 if (d["back-file"] or "").startswith(volumes)]
 
 
-def mounts(cluster, node, driver):
-    """Mount points of the driver's volumes on a node."""
+def mounts(cluster, node):
+    """Mount points of volumes on a node."""
     with open("/proc/%d/mounts" % cluster.pid(node)) as f:
         points = [line.split()[1] for line in f]
     return [p for p in points if "/kubernetes.io~csi/" in p or "/plugins/kubernetes.io/csi/" in p]
 
 
-def records(cluster, node, driver):
-    """The driver's records of staged volumes on a node."""
-    return glob.glob(os.path.join(cluster.state, "nodes", node, "var/lib/kubelet/plugins", driver, "volumes", "*"))
+def records(cluster, node):
+    """Records of staged volumes on a node, of whichever driver."""
+    return glob.glob(os.path.join(cluster.state, "nodes", node, "var/lib/kubelet/plugins", "*.openstack.org", "volumes", "*"))
 
 
-def leftovers(cluster, cloud, driver):
+def leftovers(cluster, cloud):
     """[what is there], in words."""
-    found = []
+    found = ["manila: share %s %s (%s)" % (s["id"], s["name"], s["status"]) for s in cloud.shares()]
+    found += ["manila: snapshot %s (%s)" % (s["id"], s["status"]) for s in cloud.share_snapshots()]
     for kind in KINDS:
         for one in cloud.list(kind):
             found.append("cinder: %s %s %s (%s)" % (kind[:-1], one["id"], one.get("name") or "", one.get("status")))
@@ -84,8 +102,8 @@ def leftovers(cluster, cloud, driver):
         server = cluster.server(node)
         found += ["nova: volume %s on %s" % (volume, node) for volume in cloud.attached_to(server)]
         found += ["disk %s on %s" % (disk, node) for disk in cloud.disks(server)]
-        found += ["mount %s on %s" % (point, node) for point in mounts(cluster, node, driver)]
-        found += ["record %s on %s" % (os.path.basename(path), node) for path in records(cluster, node, driver)]
+        found += ["mount %s on %s" % (point, node) for point in mounts(cluster, node)]
+        found += ["record %s on %s" % (os.path.basename(path), node) for path in records(cluster, node)]
     found += ["loop device " + name for name in cloud.loops()]
     for kind in ("PersistentVolume", "VolumeAttachment", "VolumeSnapshotContent"):
         found += ["kubernetes: %s %s" % (kind, one["metadata"]["name"]) for one in cluster.list(kind)]

@@ -1,3 +1,3 @@
 """What users do with the driver, in the order of these imports."""
 
-from . import volumes, copies, sizes, placement, bad_input, restarts, takeover      # noqa: F401
+from . import volumes, copies, sizes, placement, bad_input, shares, hosts, restarts, takeover      # noqa: F401

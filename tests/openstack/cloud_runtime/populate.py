@@ -12,6 +12,7 @@ import time
 from cloud_runtime.api import Api, ApiError
 
 CEPH = bool(os.environ["CLOUD_CEPH"])
+ISCSI = bool(os.environ["CLOUD_ISCSI"])
 PORTS = json.loads(os.environ["CLOUD_PORTS"])
 STATE = os.environ["CLOUD_STATE"]
 
@@ -96,6 +97,9 @@ def types():
         volume_types["rbd"] = {"volume_backend_name": "rbd"}
         volume_types["rbd-multi"] = {"volume_backend_name": "rbd", "multiattach": "<is> True"}
         share_types.update(cephfs="CEPHFS", cephnfs="CEPHNFS")
+
+    if ISCSI:
+        volume_types["iscsi"] = {"volume_backend_name": "iscsi"}
 
     for name in volume_types.keys() - names("volume", "/types", "volume_types"):
         api("POST", "volume", "/types", {"volume_type": {

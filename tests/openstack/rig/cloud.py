@@ -14,13 +14,15 @@ from .terminal import fail, run_shown, say
 CLOUD = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "cloud")
 # the clouds of tests, one folder each; safe to delete when stopped
 POOL = "/var/tmp/fuxi-test-clouds"
+# those with more back ends, whose seeds are others
+POOL_OF_MORE = "/var/tmp/fuxi-test-clouds-more"
 
 
 @contextlib.contextmanager
-def home_of_our_own():
+def home_of_our_own(pool):
     """A CLOUD_HOME for us alone: the first that nobody uses now, as its seed is made."""
     for number in itertools.count(1):
-        home = os.path.join(POOL, str(number))
+        home = os.path.join(pool, str(number))
         os.makedirs(home, exist_ok=True)
         with open(os.path.join(home, "in-use"), "w") as lock:
             try:
@@ -37,19 +39,20 @@ class Cloud:
     `info`: its addresses and credentials; `api`: a session with its application credential.
     """
 
-    def __init__(self, services, home=None, keep=False, show=say, new=False):
+    def __init__(self, services, home=None, keep=False, show=say, back_ends=None, new=False):
         """home: the CLOUD_HOME of a cloud to use and leave running (default: one of our own, made new, stopped
         afterwards); new: make it new and stop it, although it has this home; keep: leave ours running as well;
-        show: gets the lines that the cloud prints."""
+        show: gets the lines that the cloud prints; back_ends: variables that give it more of them, as CLOUD_CEPH."""
         self.services, self.home, self.show = services, home, show
         self.own = home is None or new
         self.keep = keep or not self.own
+        self.back_ends = back_ends or {}
 
     def __enter__(self):
         with contextlib.ExitStack() as stack:
             if self.home is None:
-                self.home = stack.enter_context(home_of_our_own())
-            self.env = dict(os.environ, CLOUD_HOME=self.home)
+                self.home = stack.enter_context(home_of_our_own(POOL_OF_MORE if self.back_ends else POOL))
+            self.env = dict(os.environ, CLOUD_HOME=self.home, **self.back_ends)
             if self.own:
                 self.env["CLOUD_PORT_OFFSET"] = "auto"
             if not self.keep:

@@ -1,7 +1,8 @@
 //! What is hostile, what is wrong, and what the kernel is told.
 
+use super::NvmeOverFabrics;
+use super::opening::instance;
 use super::target::{NamespaceId, Nqn, Target, Transport};
-use super::{NvmeOverFabrics, instance};
 use crate::call::Call;
 use crate::error::Kind;
 use crate::exec::SystemExec;

@@ -1,0 +1,174 @@
+use super::{Source, Watch};
+use crate::call::Call;
+use crate::error::{Error, Kind, Result};
+use async_trait::async_trait;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Objects that are finished at a certain time, and a count of requests.
+#[derive(Clone)]
+struct Clockwork {
+    finished_at: Instant,
+    looks: Arc<AtomicUsize>,
+    lists: Arc<AtomicUsize>,
+    shown_by_list: bool,
+    list_takes: Duration,
+    broken: bool,
+}
+
+impl Clockwork {
+    fn finishing_in(time: Duration) -> Self {
+        Self {
+            finished_at: Instant::now() + time,
+            looks: Arc::default(),
+            lists: Arc::default(),
+            shown_by_list: true,
+            list_takes: Duration::ZERO,
+            broken: false,
+        }
+    }
+}
+
+#[async_trait]
+impl Source for Clockwork {
+    type Object = bool;
+    async fn one(&self, _: &Call, id: &str) -> Result<Option<bool>> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
+        if id == "hung" {
+            std::future::pending::<()>().await;
+        }
+        if self.broken {
+            return Err(Error::new(Kind::Unavailable, "broken"));
+        }
+        Ok((id != "gone").then(|| Instant::now() >= self.finished_at))
+    }
+    async fn many(&self, _: &Call, ids: &[String], _: Duration) -> Result<Vec<(String, Option<bool>)>> {
+        self.lists.fetch_add(1, Ordering::Relaxed);
+        let done = Instant::now() >= self.finished_at;
+        tokio::time::sleep(self.list_takes).await;
+        Ok(if self.shown_by_list { ids.iter().map(|id| (id.clone(), Some(done))).collect() } else { Vec::new() })
+    }
+}
+
+fn finished(seen: Option<&bool>) -> Result<Option<()>> {
+    match seen {
+        Some(true) => Ok(Some(())),
+        Some(false) => Ok(None),
+        None => Err(Error::not_found("gone")),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_waiter_looks_at_its_object() {
+    let source = Clockwork::finishing_in(Duration::from_secs(2));
+    let watch = Watch::new(source.clone());
+    watch.until(&Call::lasting(Duration::from_secs(60)), "finish", "a", finished).await.unwrap();
+    assert_eq!(source.lists.load(Ordering::Relaxed), 0);
+    assert!(source.looks.load(Ordering::Relaxed) <= 7);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(source.looks.load(Ordering::Relaxed) <= 7, "nobody waits, nobody looks");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_shares_one_list_per_tick() {
+    let source = Clockwork::finishing_in(Duration::from_secs(3));
+    let watch = Watch::new(source.clone());
+    let waits: Vec<_> = (0..1000)
+        .map(|n| {
+            let watch = watch.clone();
+            tokio::spawn(async move {
+                watch.until(&Call::lasting(Duration::from_secs(60)), "finish", &n.to_string(), finished).await
+            })
+        })
+        .collect();
+    for wait in waits {
+        wait.await.unwrap().unwrap();
+    }
+    assert_eq!(source.looks.load(Ordering::Relaxed), 0);
+    assert!(source.lists.load(Ordering::Relaxed) <= 9, "{}", source.lists.load(Ordering::Relaxed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_list_shows_is_looked_at_by_itself() {
+    let source = Clockwork { shown_by_list: false, ..Clockwork::finishing_in(Duration::from_secs(1)) };
+    let watch = Watch::new(source.clone());
+    let waits: Vec<_> = (0..10)
+        .map(|n| {
+            let watch = watch.clone();
+            tokio::spawn(async move {
+                watch.until(&Call::lasting(Duration::from_secs(60)), "finish", &n.to_string(), finished).await
+            })
+        })
+        .collect();
+    for wait in waits {
+        wait.await.unwrap().unwrap();
+    }
+    assert_eq!(source.looks.load(Ordering::Relaxed), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_crowd_that_lists_show_late_is_not_looked_at_one_by_one() {
+    let source = Clockwork { list_takes: Duration::from_secs(2), ..Clockwork::finishing_in(Duration::from_secs(5)) };
+    let watch = Watch::new(source.clone());
+    let waits: Vec<_> = (0..1000)
+        .map(|n| {
+            let watch = watch.clone();
+            tokio::spawn(async move {
+                watch.until(&Call::lasting(Duration::from_secs(60)), "finish", &n.to_string(), finished).await
+            })
+        })
+        .collect();
+    let started = Instant::now();
+    for wait in waits {
+        wait.await.unwrap().unwrap();
+    }
+    assert!(source.looks.load(Ordering::Relaxed) < 100, "{}", source.looks.load(Ordering::Relaxed));
+    assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_crowd_that_no_list_shows_is_served_all_the_same() {
+    let source = Clockwork { shown_by_list: false, ..Clockwork::finishing_in(Duration::from_secs(1)) };
+    let watch = Watch::new(source.clone());
+    let waits: Vec<_> = (0..2000)
+        .map(|n| {
+            let watch = watch.clone();
+            tokio::spawn(async move {
+                watch.until(&Call::lasting(Duration::from_secs(60)), "finish", &n.to_string(), finished).await
+            })
+        })
+        .collect();
+    let started = Instant::now();
+    for wait in waits {
+        wait.await.unwrap().unwrap();
+    }
+    assert_eq!(source.looks.load(Ordering::Relaxed), 2000);
+    assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_and_gone_objects_end_the_wait_and_so_does_the_deadline() {
+    let call = || Call::lasting(Duration::from_secs(5));
+    let watch = Watch::new(Clockwork::finishing_in(Duration::from_secs(3600)));
+    assert_eq!(watch.until(&call(), "x", "gone", finished).await.unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(watch.until(&call(), "x", "slow", finished).await.unwrap_err().kind(), Kind::Deadline);
+    let broken = Watch::new(Clockwork { broken: true, ..Clockwork::finishing_in(Duration::ZERO) });
+    assert_eq!(broken.until(&call(), "x", "a", finished).await.unwrap_err().kind(), Kind::Unavailable);
+    assert_eq!(watch.0.lock().waiters, 0);
+    assert_eq!(broken.0.lock().waiters, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hung_look_holds_up_no_other() {
+    let watch = Watch::new(Clockwork::finishing_in(Duration::from_secs(1)));
+    let hung = watch.clone();
+    let hung =
+        tokio::spawn(async move { hung.until(&Call::lasting(Duration::from_secs(900)), "x", "hung", finished).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let started = Instant::now();
+    watch.until(&Call::lasting(Duration::from_secs(60)), "x", "a", finished).await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(3));
+    hung.abort();
+}
