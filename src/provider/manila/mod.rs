@@ -42,7 +42,7 @@ use std::time::Duration;
 
 /// Manila's changes go through a queue, a scheduler or a driver that asks its storage: none of them is over before this,
 /// on no back end that was looked at.
-const NEVER_BEFORE: Option<Duration> = Some(Duration::from_millis(400));
+const NEVER_BEFORE: Option<Duration> = Some(Duration::from_millis(250));
 
 /// The same for what the storage has to copy, make or clear away.
 const NEVER_BEFORE_MADE: Option<Duration> = Some(Duration::from_millis(500));
