@@ -2,7 +2,7 @@
 
 use crate::machine::write_and_verify;
 use crate::machine::{
-    MIB, attach, call, device, link, located, names, only_in_the_guest, read, sh, try_sh, wait_until,
+    MIB, attach, call, cycles, device, link, located, names, only_in_the_guest, read, sh, try_sh, wait_until,
 };
 use fuxi_csi::error::Kind;
 use fuxi_csi::exec::SystemExec;
@@ -20,7 +20,7 @@ fn connector() -> Iscsi {
     Iscsi::new(Host::default(), Arc::new(SystemExec::default()))
 }
 
-fn single(lun: u32) -> Link {
+pub(crate) fn single(lun: u32) -> Link {
     let data =
         json!({"target_portal": "10.9.0.1:3260", "target_iqn": IQN, "target_lun": lun, "target_discovered": false});
     link("iscsi", data, 64 * MIB)
@@ -266,18 +266,28 @@ async fn what_goes_wrong_is_said_and_leaves_nothing() {
 
 #[tokio::test]
 #[ignore = "runs in the guest: tests/guest/initiators"]
-async fn a_hundred_cycles_leave_nothing() {
-    let connector = connector();
+async fn many_cycles_leave_nothing() {
     target("iscsi");
+    cycle(&single(1)).await;
+}
+
+#[tokio::test]
+#[ignore = "runs in the guest: tests/guest/initiators"]
+async fn many_cycles_over_two_paths_leave_nothing() {
+    target("multipath");
+    cycle(&plural(1)).await;
+}
+
+async fn cycle(link: &Link) {
+    let connector = connector();
     lun(1, "a");
-    for round in 0..100 {
-        let link = single(1);
-        let disk = attach(&connector, &link).await.unwrap();
+    for round in 0..cycles() {
+        let disk = attach(&connector, link).await.unwrap();
         if round > 0 {
             assert_eq!(read(&disk), format!("round {}", round - 1));
         }
         write_and_verify(&disk, &format!("round {round}"));
-        connector.disconnect(&call(), &link).await.unwrap();
+        connector.disconnect(&call(), link).await.unwrap();
         assert_eq!(left(), Vec::<String>::new(), "round {round}");
     }
 }

@@ -17,19 +17,19 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tonic::{Code, Response, Status};
 
-const SOCKET: &str = "unix:///run/fuxi.sock";
+pub(crate) const SOCKET: &str = "unix:///run/fuxi.sock";
 const PLUGIN_DIR: &str = "/var/lib/fuxi";
 
 /// How many moments, unless `FUXI_KILLS` says otherwise.
 const MOMENTS: u32 = 6;
 
 /// The driver's process, with a session of its own.
-struct Plugin {
+pub(crate) struct Plugin {
     process: Child,
 }
 
 impl Plugin {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let log = std::fs::File::options().create(true).append(true).open("/tmp/node.log").unwrap();
         let process = Command::new("setsid")
             .args(["/share/fuxi-csi", "node", "--attach", "host", "--endpoint", SOCKET, "--plugin-dir", PLUGIN_DIR])
@@ -45,7 +45,7 @@ impl Plugin {
         Self { process }
     }
 
-    fn kill(mut self, with_its_programs: bool) {
+    pub(crate) fn kill(mut self, with_its_programs: bool) {
         let pid = self.process.id();
         self.process.kill().unwrap();
         self.process.wait().unwrap();
@@ -64,15 +64,15 @@ enum Operation {
 }
 
 /// A volume of the sweep, and what the plug-in is asked to do with it.
-struct Trial {
-    volume: String,
-    link: Link,
-    size: u64,
+pub(crate) struct Trial {
+    pub(crate) volume: String,
+    pub(crate) link: Link,
+    pub(crate) size: u64,
 }
 
 impl Trial {
     /// As the controller gives it to the node, secrets sealed.
-    async fn context(&self) -> BTreeMap<String, String> {
+    pub(crate) async fn context(&self) -> BTreeMap<String, String> {
         let node = Node::at(SOCKET).await;
         let initiator = Initiator::unpack(&node.id.parse().unwrap()).unwrap();
         let mut connection = self.link.connection.clone();
@@ -123,14 +123,15 @@ impl Trial {
                     );
                 }
             }
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 
     /// How long an operation takes if nobody disturbs it.
     async fn measure(&self, operation: Operation) -> Duration {
+        let asked = self.begin(operation).await;
         let started = Instant::now();
-        self.complete(operation).await;
+        asked.await.unwrap().unwrap();
         started.elapsed()
     }
 
@@ -140,6 +141,8 @@ impl Trial {
         tokio::time::sleep(moment).await;
         let was_in_time = !asked.is_finished();
         plugin.kill(whole);
+        // Not to be sent once more by the one who sent it.
+        asked.abort();
         let plugin = Plugin::start();
         self.complete(operation).await;
         (plugin, was_in_time)
@@ -165,7 +168,8 @@ async fn sweep(storage: &Storage) {
     let mut plugin = Plugin::start();
     let mut times = [Duration::ZERO; 3];
     let mut in_time = [0; 3];
-    for number in 0..=moments {
+    // The first ones are left alone: one to warm up, one to be measured.
+    for number in 0..moments + 2 {
         let link = (storage.make)(number);
         let volume = format!("5a1c7b52-0d0f-4a57-9f34-{number:012}");
         let size = link.connection.size.unwrap().get();
@@ -176,14 +180,17 @@ async fn sweep(storage: &Storage) {
             if operation == Operation::Grow {
                 (storage.grow)(number);
             }
-            if number == 0 {
+            if number < 2 {
                 times[at] = trial.measure(operation).await;
             } else {
                 // Somewhere in the numberth part of it.
-                let moment = times[at].mul_f64((f64::from(number - 1) + fastrand::f64()) / f64::from(moments));
+                let moment = times[at].mul_f64((f64::from(number - 2) + fastrand::f64()) / f64::from(moments));
                 let (next, was_in_time) = trial.kill_after(plugin, operation, moment, number % 2 == 0).await;
                 plugin = next;
                 in_time[at] += u32::from(was_in_time);
+                if !was_in_time {
+                    times[at] = times[at].min(moment);
+                }
                 println!(
                     "round {number}: killed {moment:?} after the beginning of {operation:?}, in time: {was_in_time}"
                 );
@@ -210,9 +217,9 @@ async fn sweep(storage: &Storage) {
             format!("fsck.ext4 -f -n $device; mount -o ro $device /mnt; grep -x {number} /mnt/number; umount /mnt");
         (storage.look_and_remove)(number, &look);
     }
-    println!("undisturbed: stage {:?}, grow {:?}, unstage {:?}", times[0], times[1], times[2]);
+    println!("they take: stage {:?}, grow {:?}, unstage {:?}", times[0], times[1], times[2]);
     println!("killed in time: {in_time:?} of {moments} each");
-    // The last moments may come after the end, since no run is like another; not the first ones.
+    // The last moments may come after the end, since no call takes as long as another; not the first ones.
     assert!(in_time.iter().all(|count| *count >= moments / 2), "{in_time:?}");
     plugin.kill(true);
 }

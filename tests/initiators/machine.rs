@@ -30,6 +30,11 @@ pub(crate) fn try_sh(script: &str) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&said).trim().to_owned())
 }
 
+/// How many times a volume is attached and detached in a row: `FUXI_CYCLES`, or this many.
+pub(crate) fn cycles() -> u32 {
+    std::env::var("FUXI_CYCLES").map_or(100, |text| text.parse().unwrap())
+}
+
 /// A call as an orchestrator makes it; longer than one, since the guest is slow.
 pub(crate) fn call() -> Call {
     Call::lasting(Duration::from_secs(120))

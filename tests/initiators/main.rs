@@ -14,8 +14,11 @@
 
 mod cinder;
 mod csi;
+mod figures;
 mod iscsi;
 mod kill;
 mod machine;
+mod nfs;
 mod nvmeof;
 mod rbd;
+mod trouble;

@@ -2,7 +2,7 @@
 
 use crate::machine::write_and_verify;
 use crate::machine::{
-    MIB, attach, call, device, link, located, names, only_in_the_guest, read, sh, try_sh, wait_until,
+    MIB, attach, call, cycles, device, link, located, names, only_in_the_guest, read, sh, try_sh, wait_until,
 };
 use fuxi_csi::error::Kind;
 use fuxi_csi::exec::SystemExec;
@@ -232,12 +232,12 @@ async fn what_goes_wrong_is_said_and_leaves_nothing() {
 
 #[tokio::test]
 #[ignore = "runs in the guest: tests/guest/initiators"]
-async fn a_hundred_cycles_leave_nothing() {
+async fn many_cycles_leave_nothing() {
     let connector = connector();
     image("");
     let link = the_link();
     let started = Instant::now();
-    for round in 0..100 {
+    for round in 0..cycles() {
         let disk = attach(&connector, &link).await.unwrap();
         if round > 0 {
             assert_eq!(read(&disk), format!("round {}", round - 1));

@@ -4,6 +4,8 @@
 //! Every host that can mount an export can write to every volume on it, and no detaching keeps it off. So this is off unless
 //! the operator asks for it. Only raw files: a qcow2 image in the place of one would be shown as it lies there.
 
+use super::lock::{Held, Locks};
+use super::release::release;
 use super::{Connector, Link, Source};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
@@ -56,8 +58,8 @@ pub struct NfsFile {
     exec: Arc<dyn Exec>,
     mounter: Arc<dyn Mounter>,
     directory: PathBuf,
-    /// Mounting and unmounting an export is for one at a time.
-    exports: tokio::sync::Mutex<()>,
+    /// Mounting and unmounting an export is for one at a time, and so is the search for a free loop device.
+    locks: Locks,
 }
 
 /// Where a volume is.
@@ -87,7 +89,7 @@ impl NfsFile {
     /// On this machine, with mount points below this directory.
     #[must_use]
     pub fn new(host: Host, exec: Arc<dyn Exec>, mounter: Arc<dyn Mounter>, directory: impl Into<PathBuf>) -> Self {
-        Self { host, exec, mounter, directory: directory.into(), exports: tokio::sync::Mutex::default() }
+        Self { host, exec, mounter, directory: directory.into(), locks: Locks::default() }
     }
 
     fn place(&self, link: &Link) -> Result<Place> {
@@ -208,6 +210,64 @@ impl NfsFile {
         Ok(device.map(|device| Device { wwid: Some(identity), ..device }))
     }
 
+    async fn hold(&self, call: &Call) -> Result<Held> {
+        self.locks.hold(call, [KIND.to_owned()]).await
+    }
+
+    /// Mounts the export and makes the file a loop device, if it is none; says whether it made one.
+    async fn bring(&self, call: &Call, place: &Place, link: &Link, is_made: &mut bool) -> Result<Device> {
+        self.mount(call, place).await?;
+        if self.find(call, place, link).await?.is_none() {
+            self.check(call, place).await?;
+            let mut command = Command::new("losetup").arg("--find").to_the_end();
+            if link.is_read_only() {
+                command = command.arg("--read-only");
+            }
+            *is_made = true;
+            self.exec.run(call, command.arg(&place.file)).await?.success()?;
+        }
+        let gone = || Error::new(Kind::Unavailable, format!("{} shows up as no loop device", place.file.display()));
+        let device = self.find(call, place, link).await?.ok_or_else(gone)?;
+        match link.connection.size {
+            Some(promised) if device.size < promised => Err(Error::wrong_state(format!(
+                "{} has only {} where {promised} were promised for volume {}: it is not used",
+                place.file.display(),
+                device.size,
+                link.volume
+            ))),
+            _ => Ok(device),
+        }
+    }
+
+    /// Takes away what a call that failed has made.
+    async fn undo(&self, call: &Call, held: &Held, place: &Place, is_made: bool) -> Result<()> {
+        if is_made {
+            let loops = self.loops(call).await?;
+            for name in loops.into_iter().filter(|one| one.file.as_ref() == Some(&place.file)).map(|one| one.name) {
+                let host = self.host.clone();
+                let device =
+                    blocking::run(call, "look at a loop device", move || device_at(&host, name.as_ref())).await?;
+                if let Some(device) = device {
+                    self.detach(call, held, place, &device).await?;
+                }
+            }
+        }
+        self.unmount_if_unused(call, place).await
+    }
+
+    /// Gives a loop device back, unless it is in use. What was written to it is on the server before: the kernel keeps it in
+    /// the cache of the export otherwise, which stays mounted for other volumes, and the next node would not see it.
+    async fn detach(&self, call: &Call, held: &Held, place: &Place, device: &Device) -> Result<()> {
+        release(call, held, device).await?;
+        let detach = Command::new("losetup").arg("--detach").arg(&device.path).to_the_end();
+        self.exec.run(call, detach).await?.success()?;
+        // The kernel keeps a device that is open until it is closed.
+        if self.loops(call).await?.iter().any(|one| one.file.as_ref() == Some(&place.file)) {
+            return Err(Error::busy(format!("{} is still in use", device.path.display())));
+        }
+        Ok(())
+    }
+
     /// Refuses a file that is not there, or no raw one.
     async fn check(&self, call: &Call, place: &Place) -> Result<()> {
         let file = place.file.clone();
@@ -242,27 +302,15 @@ impl Connector for NfsFile {
 
     async fn connect(&self, call: &Call, link: &Link) -> Result<Source> {
         let place = self.place(link)?;
-        let _turn = call.bound("wait for another export", self.exports.lock()).await?;
-        self.mount(call, &place).await?;
-        if self.find(call, &place, link).await?.is_none() {
-            self.check(call, &place).await?;
-            let mut command = Command::new("losetup").arg("--find").to_the_end();
-            if link.is_read_only() {
-                command = command.arg("--read-only");
-            }
-            self.exec.run(call, command.arg(&place.file)).await?.success()?;
+        let held = self.hold(call).await?;
+        let mut is_made = false;
+        let result = self.bring(call, &place, link, &mut is_made).await;
+        if result.is_err()
+            && let Err(left) = self.undo(call, &held, &place, is_made).await
+        {
+            tracing::warn!(volume = %link.volume, error = %left, "a loop device or a mounted export is left behind");
         }
-        let gone = || Error::new(Kind::Unavailable, format!("{} shows up as no loop device", place.file.display()));
-        let device = self.find(call, &place, link).await?.ok_or_else(gone)?;
-        match link.connection.size {
-            Some(promised) if device.size < promised => Err(Error::wrong_state(format!(
-                "{} has only {} where {promised} were promised for volume {}: it is not used",
-                place.file.display(),
-                device.size,
-                link.volume
-            ))),
-            _ => Ok(Source::Block(device)),
-        }
+        result.map(Source::Block)
     }
 
     async fn locate(&self, call: &Call, link: &Link) -> Result<Option<Source>> {
@@ -282,18 +330,9 @@ impl Connector for NfsFile {
 
     async fn disconnect(&self, call: &Call, link: &Link) -> Result<()> {
         let place = self.place(link)?;
-        let _turn = call.bound("wait for another export", self.exports.lock()).await?;
+        let held = self.hold(call).await?;
         if let Some(device) = self.find(call, &place, link).await? {
-            let flush = Command::new("blockdev").arg("--flushbufs").arg(&device.path);
-            self.exec.run(call, flush).await?.success()?;
-            self.exec
-                .run(call, Command::new("losetup").arg("--detach").arg(&device.path).to_the_end())
-                .await?
-                .success()?;
-            // The kernel keeps a device that is open until it is closed.
-            if self.find(call, &place, link).await?.is_some() {
-                return Err(Error::busy(format!("{} is still in use", device.path.display())));
-            }
+            self.detach(call, &held, &place, &device).await?;
         }
         self.unmount_if_unused(call, &place).await
     }
@@ -352,7 +391,6 @@ mod tests {
                 *now.lock().unwrap() = None;
                 Ok(Output::of(command, 0, "", ""))
             });
-            exec.always("blockdev --flushbufs", 0, "", "");
             let connector = NfsFile::new(
                 Host::below(root.path()),
                 Arc::new(exec.clone()),
@@ -438,10 +476,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_smaller_file_an_image_or_none_is_not_used() {
+    async fn a_smaller_file_an_image_or_none_is_not_used_and_nothing_is_left() {
         let bench = Bench::new();
         bench.mounted(Bytes::GIB / 2).await;
         assert_eq!(bench.connect(&link()).await.unwrap_err().kind(), Kind::WrongState);
+        assert_eq!(*bench.attached.lock().unwrap(), None);
+        assert_eq!(bench.mounter.table(&call()).await.unwrap().entries().len(), 0, "the export is unmounted");
         let bench = Bench::new();
         bench.mounted(Bytes::GIB).await;
         let file = bench.connector.place(&link()).unwrap().file;
