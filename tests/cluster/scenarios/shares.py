@@ -146,7 +146,8 @@ def in_the_place_of_manila_csi(case):
     case.driver = driver
     secret = {"name": "csi-manila-secrets", "namespace": case.name}
     case.cluster.apply({"apiVersion": "v1", "kind": "Secret", "metadata": secret,
-                        "stringData": {"os-authURL": "http://nowhere.example.org/v3", "os-password": "of manila-csi"}})
+                        "stringData": {"os-authURL": deployment.as_pods_see(cloud.info["auth_url"]),
+                                       "os-region": cloud.info["region"], "os-password": "of manila-csi"}})
     secrets = {"csi.storage.k8s.io/%s-secret-%s" % (use, key): secret[key] for key in ("name", "namespace")
                for use in ("provisioner", "controller-expand", "node-stage", "node-publish")}
     case.apply(objects.storage_class("csi-manila-nfs", driver, binding="Immediate", type="default",
