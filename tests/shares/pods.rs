@@ -45,6 +45,7 @@ async fn workloads_share_one_mount_of_nfs() {
 async fn ceph_fuse_mounts_where_it_is_asked_for() {
     let world = World::get().await;
     let node = &world.nodes[0];
+    node.sh("modprobe fuse");
     let share = world.create_with(Protocol::Cephfs, &[("cephfs-mounter", "fuse")]).await;
     let context = world.use_on(&share, node, false).await;
     let mounts = node.mounts_of(&share);
