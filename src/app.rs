@@ -1,20 +1,18 @@
 //! Wiring: the only place that names concrete types.
 //!
 //! [`run`] takes the command line and a [`Registry`] of what the process may be made of. A crate of your own adds a
-//! provider to [`Registry::standard`] and calls [`run`] from its own `main`:
+//! provider or a connector and calls [`run`] from its own `main`; `examples/loop-files` is a whole one.
 //!
 //! ```no_run
-//! # use fuxi_csi::app::{self, ProviderEntry, Registry};
+//! # use fuxi_csi::app::{self, Abilities, ProviderEntry, Registry};
+//! # use fuxi_csi::cli::{Cli, Defaults};
 //! # use fuxi_csi::provider::memory::MemoryProvider;
-//! # use fuxi_csi::csi::abilities::Abilities;
-//! # use std::sync::Arc;
+//! # const ABILITIES: Abilities = Abilities::BASIC;
 //! fn main() -> std::process::ExitCode {
-//!     let mine = ProviderEntry {
-//!         abilities: Abilities::of(&MemoryProvider::default()),
-//!         services: &[],
-//!         make: Box::new(|_setup| Ok(Arc::new(MemoryProvider::default()))),
-//!     };
-//!     app::run(&clap::Parser::parse(), Registry::standard().with_provider("mine", mine))
+//!     let mine = ProviderEntry::new(ABILITIES, |_setup| Ok(MemoryProvider::default()));
+//!     let registry = Registry::standard().with_provider("mine", mine);
+//!     let defaults = Defaults { provider: "mine", driver_name: "mine.example.org" };
+//!     app::run(&defaults.parse::<Cli>(), registry)
 //! }
 //! ```
 
@@ -24,8 +22,10 @@ mod registry;
 mod reload;
 mod serve;
 mod signals;
+mod standard;
 
-pub use registry::{ConnectorSetup, MakeConnector, MakeProvider, ProviderEntry, ProviderSetup, Registry};
+pub use crate::csi::abilities::Abilities;
+pub use registry::{ConnectorSetup, Delivery, ProviderEntry, ProviderSetup, Registry};
 
 use crate::check;
 use crate::cli::{Cli, Command, LogFormat, LogOptions};

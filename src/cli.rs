@@ -8,11 +8,13 @@
 #![allow(rustdoc::broken_intra_doc_links, reason = "`[Global]` in a help text is a section of cloud.conf, not a link")]
 
 pub mod address;
+mod defaults;
 pub mod name;
 pub mod size;
 mod trial;
 
 pub use address::{Endpoint, HttpEndpoint};
+pub use defaults::Defaults;
 pub use name::{DriverName, KeyValue, ProviderName, TopologySegment, TopologyValue};
 pub use trial::Try;
 

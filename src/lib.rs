@@ -21,7 +21,7 @@
 //! # For authors of plug-ins
 //!
 //! A crate of your own may implement [`provider::Provider`] or [`node::connector::Connector`]; [`model`], [`error`] and
-//! [`call`] are what they speak. `docs/plugins.md` shows both.
+//! [`call`] are what they speak, and [`app`] makes a program of them. `docs/plugins.md` shows both, `examples/loop-files` is a whole one.
 
 pub mod app;
 pub mod call;

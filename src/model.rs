@@ -8,6 +8,8 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 
+pub use jiff::Timestamp;
+
 /// A size in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -248,7 +250,7 @@ pub enum AccessKind {
 }
 
 /// One way in which a volume is to be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capability {
     /// Who uses it.
     pub mode: AccessMode,
@@ -293,7 +295,8 @@ pub type StringMap = BTreeMap<String, String>;
 pub type Secrets = BTreeMap<String, SecretString>;
 
 /// What a new volume is filled with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ContentSource {
     /// A snapshot or a backup.
     Snapshot(SnapshotId),
@@ -395,7 +398,7 @@ pub struct Snapshot {
     /// The size that a volume made of it has at least.
     pub size: Bytes,
     /// When it was taken.
-    pub created: jiff::Timestamp,
+    pub created: Timestamp,
     /// Whether a volume can be made of it now.
     pub ready: bool,
     /// From where volumes made of it are reachable; empty for everywhere.

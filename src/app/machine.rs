@@ -1,7 +1,7 @@
 //! The node's side: from options to a [`Node`].
 
-use super::registry::{ConnectorSetup, Registry};
-use crate::cli::{self, DriverOptions, HostOptions, NodeOptions, TopologySegment};
+use super::registry::{ConnectorSetup, Delivery, Registry};
+use crate::cli::{self, Attach, DriverOptions, HostOptions, NodeOptions, TopologySegment};
 use crate::config::{MetadataSource, NodeConfig, Source as ConfigSource};
 use crate::error::{Error, Result};
 use crate::exec::{Exec, SystemExec};
@@ -39,7 +39,19 @@ pub(super) enum Way {
     Shares,
 }
 
-/// Makes the node that the options describe. `files` are those of `--cloud-config`, of which a node needs no credential.
+impl Way {
+    /// The way of a node to volumes that are delivered like this.
+    pub(super) fn of(delivery: Delivery, attach: Option<Attach>) -> Self {
+        match (delivery, attach) {
+            (Delivery::AsShares, _) => Self::Shares,
+            (Delivery::ByConnectors, _) | (Delivery::AsAttached, Some(Attach::Host)) => Self::Host,
+            (Delivery::AsAttached, Some(Attach::Nova) | None) => Self::Server,
+        }
+    }
+}
+
+/// Makes the node that the options describe. `files` are those of `--cloud-config`, of which a node needs no credential;
+/// `has_zones` says whether volumes are in zones, so that the node has to know its own.
 ///
 /// # Errors
 /// `InvalidArgument`: options or files that make no sense.
@@ -48,6 +60,7 @@ pub(super) async fn node(
     options: &NodeOptions,
     files: Vec<PathBuf>,
     way: Way,
+    has_zones: bool,
     registry: &Registry,
 ) -> Result<Node> {
     let driver_name = &driver.name();
@@ -81,24 +94,22 @@ pub(super) async fn node(
             zone: options.zone.as_ref().map(|zone| zone.as_str().to_owned()),
             limit: options.attach_limit.or(config.block_storage.node_volume_attach_limit),
             reserved: options.reserved_attachments,
-            topology_key: Some(zone_key(driver_name.as_str())),
+            topology_key: has_zones.then(|| zone_key(driver_name.as_str())),
             topology: TopologySegment::place(&options.topology)?,
         },
         sources,
     );
+    let setup = ConnectorSetup {
+        host: host.clone(),
+        exec: Arc::clone(&exec),
+        mounter: Arc::clone(&mounter),
+        plugin_dir: plugin_dir.clone(),
+    };
     Node::new(NodeParts {
         connectors: match way {
             Way::Server => Connectors::new().with(Arc::new(VirtualDisk::new(host.clone()))),
-            Way::Shares => Connectors::new().with(Arc::new(FileServer::new())),
-            Way::Host => {
-                let setup = ConnectorSetup {
-                    host: host.clone(),
-                    exec: Arc::clone(&exec),
-                    mounter: Arc::clone(&mounter),
-                    plugin_dir: plugin_dir.clone(),
-                };
-                of_host(setup, options, registry)?
-            }
+            Way::Shares => registry.connectors(Connectors::new().with(Arc::new(FileServer::new())), &setup)?,
+            Way::Host => of_host(&setup, options, registry)?,
         },
         filesystems: Filesystems::default(),
         default_fstype: options.default_fstype.clone(),
@@ -112,14 +123,14 @@ pub(super) async fn node(
 }
 
 /// The connectors of a node that attaches volumes itself.
-fn of_host(setup: ConnectorSetup, options: &NodeOptions, registry: &Registry) -> Result<Connectors> {
-    let programs = Programs::new(&options.connector_dir, setup.host.clone(), Arc::clone(&setup.exec));
-    let connectors = registry.connectors(&setup)?.with_programs(programs);
-    if !options.nfs_files {
-        return Ok(connectors);
+fn of_host(setup: &ConnectorSetup, options: &NodeOptions, registry: &Registry) -> Result<Connectors> {
+    let ConnectorSetup { host, exec, mounter, plugin_dir } = setup.clone();
+    let programs = Programs::new(&options.connector_dir, host.clone(), Arc::clone(&exec));
+    let mut connectors = Connectors::new().with_programs(programs);
+    if options.nfs_files {
+        connectors = connectors.with(Arc::new(NfsFile::new(host, exec, mounter, plugin_dir.join("exports"))));
     }
-    let ConnectorSetup { host, exec, mounter, plugin_dir } = setup;
-    Ok(connectors.with(Arc::new(NfsFile::new(host, exec, mounter, plugin_dir.join("exports")))))
+    registry.connectors(connectors, setup)
 }
 
 /// What a node that mounts shares is to the controller (its address, its name, and the key to which Ceph keys are

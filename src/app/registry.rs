@@ -1,24 +1,17 @@
-//! What a process can be made of: the providers by name.
+//! What a process can be made of: providers by name, and connectors.
 
 use crate::cli::Attach;
 use crate::config::BlockStorageOptions;
 use crate::csi::abilities::Abilities;
 use crate::error::{Error, Result};
 use crate::exec::Exec;
-use crate::node::connector::fibre_channel::FibreChannel;
-use crate::node::connector::iscsi::Iscsi;
-use crate::node::connector::local::Local;
-use crate::node::connector::nvmeof::NvmeOverFabrics;
-use crate::node::connector::rbd::Rbd;
 use crate::node::connector::{Connector, Connectors};
 use crate::node::device::Host;
 use crate::node::mount::Mounter;
-use crate::openstack::client::{Client, ServiceKind};
+use crate::openstack::client::ServiceKind;
 use crate::openstack::session::Session;
 use crate::provider::Provider;
-use crate::provider::cinder::{self, CinderProvider};
-use crate::provider::manila::{self, ManilaProvider};
-use crate::provider::memory::{MemoryProvider, MemorySettings};
+use crate::provider::cinder::CephClients;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -42,21 +35,31 @@ pub struct ProviderSetup {
     /// The runtime config of manila-csi, if there is one.
     pub runtime_config: Option<PathBuf>,
     /// Knows the keys of Ceph.
-    pub ceph: Arc<dyn cinder::CephClients>,
+    pub ceph: Arc<dyn CephClients>,
 }
 
-/// Makes a provider. It does not wait for anything: what needs the cloud is done when it is first needed, or in
-/// [`Provider::ready`].
-pub type MakeProvider = Box<dyn Fn(&ProviderSetup) -> Result<Arc<dyn Provider>> + Send + Sync>;
+/// How the volumes of a provider get to nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// As `--attach` says: as disks that Nova attaches to its servers, or over connections that hosts make themselves.
+    AsAttached,
+    /// Over connections that every node makes itself, by a [`Connector`].
+    ByConnectors,
+    /// As shares that nodes mount.
+    AsShares,
+}
+
+/// Makes a provider.
+type MakeProvider = Box<dyn Fn(&ProviderSetup) -> Result<Arc<dyn Provider>> + Send + Sync>;
 
 /// A provider that a process can have.
 pub struct ProviderEntry {
     /// What it can do: for nodes, where no provider is made. On the controller it is held against the provider itself.
-    pub abilities: Abilities,
+    pub(super) abilities: Abilities,
     /// The services that each cloud must have; empty for a provider that needs no cloud at all.
-    pub services: &'static [ServiceKind],
-    /// Makes it.
-    pub make: MakeProvider,
+    pub(super) services: &'static [ServiceKind],
+    pub(super) delivery: Delivery,
+    make: MakeProvider,
 }
 
 impl fmt::Debug for ProviderEntry {
@@ -64,6 +67,7 @@ impl fmt::Debug for ProviderEntry {
         f.debug_struct("ProviderEntry")
             .field("abilities", &self.abilities)
             .field("services", &self.services)
+            .field("delivery", &self.delivery)
             .finish_non_exhaustive()
     }
 }
@@ -81,12 +85,12 @@ pub struct ConnectorSetup {
     pub plugin_dir: PathBuf,
 }
 
-/// Makes a connector, for a node that attaches volumes itself.
-pub type MakeConnector = Box<dyn Fn(&ConnectorSetup) -> Result<Arc<dyn Connector>> + Send + Sync>;
+/// Makes a connector.
+type MakeConnector = Box<dyn Fn(&ConnectorSetup) -> Result<Arc<dyn Connector>> + Send + Sync>;
 
 /// What a process can be made of.
-#[derive(Default)]
 pub struct Registry {
+    version: String,
     providers: BTreeMap<String, ProviderEntry>,
     connectors: Vec<MakeConnector>,
 }
@@ -94,6 +98,7 @@ pub struct Registry {
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registry")
+            .field("version", &self.version)
             .field("providers", &self.providers)
             .field("connectors", &self.connectors.len())
             .finish()
@@ -101,33 +106,16 @@ impl fmt::Debug for Registry {
 }
 
 impl Registry {
-    /// What this crate brings along.
+    /// Nothing yet. [`Registry::standard`] has what this crate brings along.
     #[must_use]
-    pub fn standard() -> Self {
-        Self::default()
-            .with_provider("cinder", cinder())
-            .with_provider("manila", manila())
-            .with_provider("memory", memory())
-            .with_connector(Box::new(|setup| Ok(Arc::new(Local::new(setup.host.clone())))))
-            .with_connector(native(Iscsi::new))
-            .with_connector(native(NvmeOverFabrics::new))
-            .with_connector(native(Rbd::new))
-            .with_connector(native(FibreChannel::new))
+    pub fn empty() -> Self {
+        Self { version: env!("CARGO_PKG_VERSION").to_owned(), providers: BTreeMap::new(), connectors: Vec::new() }
     }
 
-    /// Adds a connector for hosts; it replaces those before it under its own kinds.
+    /// Says the version of the program that is made of this; without it, this crate's counts.
     #[must_use]
-    pub fn with_connector(mut self, make: MakeConnector) -> Self {
-        self.connectors.push(make);
-        self
-    }
-
-    /// The connectors of a host.
-    ///
-    /// # Errors
-    /// What making one of them gives.
-    pub(super) fn connectors(&self, setup: &ConnectorSetup) -> Result<Connectors> {
-        self.connectors.iter().try_fold(Connectors::new(), |all, make| Ok(all.with(make(setup)?)))
+    pub fn of_version(self, version: &str) -> Self {
+        Self { version: version.to_owned(), ..self }
     }
 
     /// Adds a provider, or replaces the one of this name.
@@ -135,6 +123,30 @@ impl Registry {
     pub fn with_provider(mut self, name: &str, entry: ProviderEntry) -> Self {
         self.providers.insert(name.to_owned(), entry);
         self
+    }
+
+    /// Adds a connector; it replaces those before it under its own kinds. It is made at the start of a node, and does not wait
+    /// for anything then.
+    #[must_use]
+    pub fn with_connector<C: Connector + 'static>(
+        mut self,
+        make: impl Fn(&ConnectorSetup) -> Result<C> + Send + Sync + 'static,
+    ) -> Self {
+        self.connectors.push(Box::new(move |setup| Ok(Arc::new(make(setup)?))));
+        self
+    }
+
+    /// The version of the program.
+    pub(super) fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The connectors of a node that makes its connections itself, on top of others.
+    ///
+    /// # Errors
+    /// What making one of them gives.
+    pub(super) fn connectors(&self, others: Connectors, setup: &ConnectorSetup) -> Result<Connectors> {
+        self.connectors.iter().try_fold(others, |all, make| Ok(all.with(make(setup)?)))
     }
 
     /// The provider of this name.
@@ -150,6 +162,35 @@ impl Registry {
 }
 
 impl ProviderEntry {
+    /// A provider with these abilities, which needs no cloud, and whose volumes nodes connect to by a [`Connector`].
+    ///
+    /// `make` is called on the controller. It does not wait for anything: what needs the service is done when it is first
+    /// needed, or in [`Provider::ready`].
+    #[must_use]
+    pub fn new<P: Provider>(
+        abilities: Abilities,
+        make: impl Fn(&ProviderSetup) -> Result<P> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            abilities,
+            services: &[],
+            delivery: Delivery::ByConnectors,
+            make: Box::new(move |setup| Ok(Arc::new(make(setup)?))),
+        }
+    }
+
+    /// Needs these services of each cloud.
+    #[must_use]
+    pub fn using(self, services: &'static [ServiceKind]) -> Self {
+        Self { services, ..self }
+    }
+
+    /// Its volumes get to nodes in this way.
+    #[must_use]
+    pub fn delivered(self, delivery: Delivery) -> Self {
+        Self { delivery, ..self }
+    }
+
     /// Makes the provider, and holds what it can do against what nodes are told.
     pub(super) fn make(&self, setup: &ProviderSetup) -> Result<Arc<dyn Provider>> {
         let provider = (self.make)(setup)?;
@@ -165,90 +206,16 @@ impl ProviderEntry {
     }
 }
 
-/// Makes a connector that needs the host and its programs.
-fn native<C: Connector + 'static>(new: fn(Host, Arc<dyn Exec>) -> C) -> MakeConnector {
-    Box::new(move |setup| Ok(Arc::new(new(setup.host.clone(), Arc::clone(&setup.exec)))))
-}
-
-/// Cinder volumes, attached by Nova.
-fn cinder() -> ProviderEntry {
-    ProviderEntry {
-        abilities: Abilities {
-            expand: true,
-            snapshots: true,
-            snapshot_topology: true,
-            capacity: true,
-            clone: true,
-            block: true,
-            read_only_publish: false,
-            published_nodes: true,
-        },
-        services: &[ServiceKind::BlockStorage, ServiceKind::Compute],
-        make: Box::new(|setup| {
-            let settings = cinder::Settings {
-                driver: setup.driver.clone(),
-                cluster: setup.cluster.clone(),
-                ignore_volume_zone: setup.block_storage.ignore_volume_az,
-                ceph: Arc::clone(&setup.ceph),
-                attach: match setup.attach {
-                    None => cinder::Attach::Both,
-                    Some(Attach::Nova) => cinder::Attach::Nova,
-                    Some(Attach::Host) => cinder::Attach::Host,
-                },
-            };
-            let clients = setup.clouds.iter().map(|(name, session)| {
-                let client = |service| Client::new(session.clone(), service, setup.most_requests);
-                (name.clone(), client(ServiceKind::BlockStorage), client(ServiceKind::Compute))
-            });
-            Ok(Arc::new(CinderProvider::new(&settings, clients)?))
-        }),
-    }
-}
-
-/// Manila shares, opened to nodes by access rules.
-fn manila() -> ProviderEntry {
-    ProviderEntry {
-        abilities: Abilities {
-            expand: true,
-            snapshots: true,
-            snapshot_topology: false,
-            capacity: true,
-            clone: false,
-            block: false,
-            read_only_publish: true,
-            published_nodes: false,
-        },
-        services: &[ServiceKind::SharedFileSystem],
-        make: Box::new(|setup| {
-            let settings = manila::Settings {
-                driver: setup.driver.clone(),
-                cluster: setup.cluster.clone(),
-                runtime_config: setup.runtime_config.clone(),
-            };
-            let clients = setup.clouds.iter().map(|(name, session)| {
-                (name.clone(), Client::new(session.clone(), ServiceKind::SharedFileSystem, setup.most_requests))
-            });
-            Ok(Arc::new(ManilaProvider::new(&settings, clients)?))
-        }),
-    }
-}
-
-/// Volumes in memory: for tests and for trying out an orchestrator.
-fn memory() -> ProviderEntry {
-    ProviderEntry {
-        abilities: Abilities::of(&MemoryProvider::default()),
-        services: &[],
-        make: Box::new(|_| Ok(Arc::new(MemoryProvider::new(MemorySettings::default())))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{ConnectorSetup, ProviderSetup, Registry};
+    use super::{ConnectorSetup, ProviderEntry, ProviderSetup, Registry};
     use crate::config::BlockStorageOptions;
+    use crate::csi::abilities::Abilities;
     use crate::exec::SystemExec;
+    use crate::node::connector::Connectors;
     use crate::node::device::Host;
     use crate::node::mount::system::SystemMounter;
+    use crate::provider::memory::MemoryProvider;
     use std::path::PathBuf;
     use std::sync::Arc;
 
@@ -260,7 +227,7 @@ mod tests {
             mounter: Arc::new(SystemMounter::default()),
             plugin_dir: PathBuf::from("/nowhere"),
         };
-        let connectors = Registry::standard().connectors(&setup).unwrap();
+        let connectors = Registry::standard().connectors(Connectors::new(), &setup).unwrap();
         for kind in ["iscsi", "nvmeof", "nvme", "rbd", "fibre_channel", "local"] {
             let connector = connectors.get(kind).unwrap();
             assert!(connector.kinds().contains(&kind), "{kind}: {connector:?}");
@@ -286,9 +253,10 @@ mod tests {
             runtime_config: None,
             ceph: Arc::new(Vec::new()),
         };
-        let mut entry = super::memory();
-        assert!(entry.make(&setup).is_ok());
-        entry.abilities.expand = false;
+        let entry = |abilities| ProviderEntry::new(abilities, |_| Ok(MemoryProvider::default()));
+        let honest = Abilities::of(&MemoryProvider::default());
+        assert!(entry(honest).make(&setup).is_ok());
+        let entry = entry(Abilities { expand: false, ..honest });
         assert!(entry.make(&setup).map(drop).unwrap_err().to_string().contains("the registry says"));
     }
 }

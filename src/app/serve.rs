@@ -5,6 +5,7 @@ use super::machine::{self, Way};
 use super::registry::{ProviderEntry, ProviderSetup, Registry};
 use super::reload::{Configuration, ReloadingCloud};
 use super::signals::Signals;
+use crate::call::Call;
 use crate::cli;
 use crate::config::{BlockStorageOptions, Source};
 use crate::csi::controller::ControllerService;
@@ -21,8 +22,12 @@ use crate::provider::Provider;
 use crate::provider::cinder::CephClients;
 use crate::server::{self, Services, Shutdown, Socket};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+/// How long the start of a node may be held up by looking for volumes that left it.
+const FORGETTING: Duration = Duration::from_secs(20);
 
 /// What is to be served.
 #[derive(Debug, Clone, Copy)]
@@ -71,13 +76,7 @@ pub(super) async fn serve(plan: Plan<'_>, registry: Registry) -> Result<()> {
     let operations = Operations::default();
     let entry = registry.provider(plan.driver.provider.as_str())?;
 
-    let way = if !entry.abilities.block {
-        Way::Shares
-    } else if plan.driver.attach == Some(cli::Attach::Host) {
-        Way::Host
-    } else {
-        Way::Server
-    };
+    let way = Way::of(entry.delivery, plan.driver.attach);
     let controller = match plan.cloud {
         Some(cloud) => Some(Controller::assemble(&plan, cloud, entry, &metrics).await?),
         None => None,
@@ -85,12 +84,17 @@ pub(super) async fn serve(plan: Plan<'_>, registry: Registry) -> Result<()> {
     let node = match plan.node {
         Some(options) => {
             let files = plan.files.cloud_config.clone();
-            Some(Arc::new(machine::node(plan.driver, options, files, way, &registry).await?))
+            Some(Arc::new(machine::node(plan.driver, options, files, way, entry.abilities.zones, &registry).await?))
         }
         None => None,
     };
     let services = Services {
-        identity: IdentityService::new(driver.as_str().to_owned(), manifest(), entry.abilities),
+        identity: IdentityService::new(
+            driver.as_str().to_owned(),
+            registry.version().to_owned(),
+            manifest(),
+            entry.abilities,
+        ),
         controller: controller
             .as_ref()
             .map(|controller| ControllerService::new(Arc::clone(&controller.provider), operations.clone())),
@@ -98,6 +102,12 @@ pub(super) async fn serve(plan: Plan<'_>, registry: Registry) -> Result<()> {
     };
 
     let socket = Socket::take(plan.service.endpoint.path())?;
+    // Who has the socket is the only one that works on this node's volumes.
+    if let Some(node) = &node
+        && let Err(error) = node.forget_what_is_gone(&Call::lasting(FORGETTING)).await
+    {
+        tracing::warn!(%error, "not all records of volumes were looked at: the next start does");
+    }
     let (set_readiness, readiness) = watch::channel(Readiness::Waiting("starting".to_owned()));
     if let Some(endpoint) = &plan.service.http_endpoint {
         let http = HttpServer::bind(endpoint.addresses(), metrics.clone(), readiness).await?;
@@ -105,7 +115,7 @@ pub(super) async fn serve(plan: Plan<'_>, registry: Registry) -> Result<()> {
     }
     tracing::info!(
         driver = driver.as_str(),
-        version = env!("CARGO_PKG_VERSION"),
+        version = registry.version(),
         role = plan.role_name(),
         provider = plan.driver.provider.as_str(),
         endpoint = %plan.service.endpoint,

@@ -1,4 +1,4 @@
-//! What the controller needs of a cloud: a login, Cinder, Nova, and room.
+//! What the controller needs of a cloud: a login, Cinder, Nova, and room; `shares` has what it needs of Manila.
 
 use super::report::{Cause, Finding, Report};
 use crate::call::Call;
@@ -9,7 +9,7 @@ use crate::openstack::cinder::{self, AbsoluteLimits, Cinder};
 use crate::openstack::client::{Client, Microversion, ServiceKind};
 use crate::openstack::cloud::{ApplicationCredentialId, Auth, Cloud, Scope};
 use crate::openstack::session::Session;
-use crate::openstack::{nova, offer};
+use crate::openstack::{manila, nova, offer};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ struct Ability {
     what: &'static str,
 }
 
-const ABILITIES: [Ability; 5] = [
+const ABILITIES: [Ability; 9] = [
     Ability { service: ServiceKind::BlockStorage, version: cinder::EXTEND_IN_USE, what: "volumes grow while in use" },
     Ability {
         service: ServiceKind::BlockStorage,
@@ -40,6 +40,22 @@ const ABILITIES: [Ability; 5] = [
         service: ServiceKind::Compute,
         version: nova::MULTIATTACH,
         what: "volumes are attached to several servers",
+    },
+    Ability {
+        service: ServiceKind::SharedFileSystem,
+        version: manila::SCHEDULER_HINTS,
+        what: "shares are put beside others or away from them",
+    },
+    Ability {
+        service: ServiceKind::SharedFileSystem,
+        version: manila::SNAPSHOT_METADATA,
+        what: "snapshots are marked with their cluster",
+    },
+    Ability { service: ServiceKind::SharedFileSystem, version: manila::BACKUPS, what: "shares are backed up" },
+    Ability {
+        service: ServiceKind::SharedFileSystem,
+        version: manila::RESTORE_ELSEWHERE,
+        what: "shares are made of backups",
     },
 ];
 
@@ -67,13 +83,16 @@ pub(super) async fn look(cloud: &Cloud, options: &Check, storage: &BlockStorageO
             .remedy("use an application credential"),
         );
     }
+    let client = |service| Client::new(session.clone(), service, options.cloud.max_requests.get());
+    if options.driver.provider.as_str() == "manila" {
+        return super::shares::look(&name, client(ServiceKind::SharedFileSystem), report).await;
+    }
     if options.driver.provider.as_str() != "cinder" {
         let detail =
             format!("not looked at: what the provider {:?} needs is not known here", options.driver.provider.as_str());
         report.add(&Finding::warning(name("services"), detail));
         return;
     }
-    let client = |service| Client::new(session.clone(), service, options.cloud.max_requests.get());
     let (cinder, nova) = (client(ServiceKind::BlockStorage), client(ServiceKind::Compute));
     let has_cinder = service(&name, &cinder, ServiceKind::BlockStorage, report).await;
     let needs_nova = options.driver.attach != Some(Attach::Host);
@@ -88,7 +107,7 @@ pub(super) async fn look(cloud: &Cloud, options: &Check, storage: &BlockStorageO
     }
 }
 
-fn call() -> Call {
+pub(super) fn call() -> Call {
     Call::lasting(ANSWER_TIME)
 }
 
@@ -113,7 +132,12 @@ fn credential(cloud: &Cloud) -> String {
 }
 
 /// Whether a service is there; and what it is too old for.
-async fn service(name: &impl Fn(&str) -> String, client: &Client, kind: ServiceKind, report: &mut Report) -> bool {
+pub(super) async fn service(
+    name: &impl Fn(&str) -> String,
+    client: &Client,
+    kind: ServiceKind,
+    report: &mut Report,
+) -> bool {
     let endpoint = match client.session().endpoint(&call(), kind).await {
         Ok(endpoint) => endpoint,
         Err(error) => {

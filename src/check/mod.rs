@@ -6,6 +6,7 @@ mod cloud;
 mod machine;
 mod node;
 mod report;
+mod shares;
 
 use crate::cli::Check;
 use crate::config::{Config, NodeConfig, Source};

@@ -20,6 +20,8 @@ pub struct Abilities {
     pub expand: bool,
     /// Snapshots are taken.
     pub snapshots: bool,
+    /// Volumes are in zones.
+    pub zones: bool,
     /// Snapshots say where they can be used.
     pub snapshot_topology: bool,
     /// The room that is left is known.
@@ -35,12 +37,26 @@ pub struct Abilities {
 }
 
 impl Abilities {
+    /// Those of a provider that implements what [`Provider`] asks for and nothing else.
+    pub const BASIC: Self = Self {
+        expand: false,
+        snapshots: false,
+        zones: false,
+        snapshot_topology: false,
+        capacity: false,
+        clone: false,
+        block: true,
+        read_only_publish: false,
+        published_nodes: true,
+    };
+
     /// Those of this provider.
     #[must_use]
     pub fn of(provider: &dyn Provider) -> Self {
         Self {
             expand: provider.expand().is_some(),
             snapshots: provider.snapshots().is_some(),
+            zones: provider.has_zones(),
             snapshot_topology: provider.snapshots().is_some_and(Snapshots::have_topology),
             capacity: provider.capacity().is_some(),
             clone: provider.can_clone(),
@@ -86,8 +102,10 @@ impl Abilities {
                 r#type: service.into(),
             })),
         };
-        let mut all =
-            vec![service(PluginService::ControllerService), service(PluginService::VolumeAccessibilityConstraints)];
+        let mut all = vec![service(PluginService::ControllerService)];
+        if self.zones {
+            all.push(service(PluginService::VolumeAccessibilityConstraints));
+        }
         if self.snapshot_topology {
             all.push(service(PluginService::SnapshotAccessibilityConstraints));
         }
@@ -161,20 +179,9 @@ mod tests {
     use super::Abilities;
     use crate::model::{AccessKind, AccessMode, Capability};
 
-    const BLOCK: Abilities = Abilities {
-        expand: false,
-        snapshots: false,
-        snapshot_topology: false,
-        capacity: false,
-        clone: false,
-        block: true,
-        read_only_publish: false,
-        published_nodes: true,
-    };
-
     #[test]
     fn a_file_system_on_a_block_volume_has_one_writer_or_only_readers() {
-        let shares = Abilities { block: false, ..BLOCK };
+        let shares = Abilities { block: false, ..Abilities::BASIC };
         let mount = AccessKind::Mount { fstype: None, options: Vec::new(), group: None };
         let table = [
             (AccessMode::SingleNodeWriter, true),
@@ -188,8 +195,8 @@ mod tests {
         for (mode, fine) in table {
             let mounted = Capability { mode, kind: mount.clone() };
             let raw = Capability { mode, kind: AccessKind::Block };
-            assert_eq!(BLOCK.objection(&mounted).is_none(), fine, "{mode:?} mounted");
-            assert!(BLOCK.objection(&raw).is_none(), "{mode:?} raw");
+            assert_eq!(Abilities::BASIC.objection(&mounted).is_none(), fine, "{mode:?} mounted");
+            assert!(Abilities::BASIC.objection(&raw).is_none(), "{mode:?} raw");
             assert!(shares.objection(&mounted).is_none(), "{mode:?} on a share");
             assert!(shares.objection(&raw).is_some(), "{mode:?} raw on a share");
         }
@@ -200,6 +207,7 @@ mod tests {
         let all = Abilities {
             expand: true,
             snapshots: true,
+            zones: true,
             snapshot_topology: true,
             capacity: true,
             clone: true,
@@ -207,8 +215,8 @@ mod tests {
             read_only_publish: true,
             published_nodes: true,
         };
-        assert_eq!((BLOCK.of_plugin().len(), all.of_plugin().len()), (2, 4));
-        assert_eq!((BLOCK.of_controller().len(), all.of_controller().len()), (8, 15));
-        assert_eq!((BLOCK.of_node().len(), all.of_node().len()), (4, 5));
+        assert_eq!((Abilities::BASIC.of_plugin().len(), all.of_plugin().len()), (1, 4));
+        assert_eq!((Abilities::BASIC.of_controller().len(), all.of_controller().len()), (8, 15));
+        assert_eq!((Abilities::BASIC.of_node().len(), all.of_node().len()), (4, 5));
     }
 }

@@ -10,15 +10,16 @@ use tonic::{Request, async_trait};
 #[derive(Debug, Clone)]
 pub struct IdentityService {
     name: String,
+    version: String,
     manifest: StringMap,
     abilities: Abilities,
 }
 
 impl IdentityService {
-    /// The service of a driver with this name and these abilities.
+    /// The service of a driver with this name and version and these abilities.
     #[must_use]
-    pub fn new(name: String, manifest: StringMap, abilities: Abilities) -> Self {
-        Self { name, manifest, abilities }
+    pub fn new(name: String, version: String, manifest: StringMap, abilities: Abilities) -> Self {
+        Self { name, version, manifest, abilities }
     }
 }
 
@@ -31,7 +32,7 @@ impl proto::identity_server::Identity for IdentityService {
         let _ = Rpc::begin(request);
         answer(Ok(proto::GetPluginInfoResponse {
             name: self.name.clone(),
-            vendor_version: env!("CARGO_PKG_VERSION").to_owned(),
+            vendor_version: self.version.clone(),
             manifest: self.manifest.clone(),
         }))
     }

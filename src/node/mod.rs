@@ -13,6 +13,7 @@ pub mod connector;
 pub mod device;
 pub mod expand;
 pub mod filesystem;
+pub mod forgotten;
 mod fuse;
 pub mod health;
 pub mod identity;
@@ -225,6 +226,15 @@ impl Node {
     ) -> Result<Vec<Health>> {
         let result = Box::pin(health::health(self, call, volume, publish_path, staging_path)).await;
         result.map_err(|error| error.during(format!("health of volume {volume}")))
+    }
+
+    /// Removes the records of volumes that left this machine without being unstaged: by a reboot, say, after which they
+    /// were detached by force. For the start of the node, when nothing else is going on. Returns how many those were.
+    ///
+    /// # Errors
+    /// `Internal`: the records cannot be read. `Deadline`: the call is over; what was found until then is removed.
+    pub async fn forget_what_is_gone(&self, call: &Call) -> Result<usize> {
+        forgotten::forget(self, call).await
     }
 
     /// What this node is.

@@ -679,7 +679,7 @@ pub async fn unstage(node: &Node, call: &Call, volume: &VolumeId, staging_path: 
 }
 
 /// Disconnecting a device under a mounted file system would lose what was written last.
-async fn refuse_if_mounted(node: &Node, call: &Call, volume: &VolumeId, device: &Device) -> Result<()> {
+pub(super) async fn refuse_if_mounted(node: &Node, call: &Call, volume: &VolumeId, device: &Device) -> Result<()> {
     let table = node.parts.mounter.table(call).await?;
     let now = node.numbered(call, device.number).await?;
     if !now.is_some_and(|now| now.is_same_disk(device)) {

@@ -344,8 +344,8 @@ impl Provider for MemoryProvider {
         Ok(())
     }
 
-    fn topology_key(&self) -> &str {
-        ZONE
+    fn has_zones(&self) -> bool {
+        true
     }
 
     fn expand(&self) -> Option<&dyn Expand> {

@@ -113,9 +113,6 @@ pub trait Provider: Send + Sync + 'static {
     /// As the service gives them.
     async fn unpublish(&self, call: &Call, id: &VolumeId, node: Option<&NodeId>) -> Result<()>;
 
-    /// The topology key whose values are this provider's zones, such as `topology.cinder.fuxi.openstack.org/zone`.
-    fn topology_key(&self) -> &str;
-
     /// Logs in and finds out what the other methods need: called once at start, in the background, and repeated while
     /// the service is away.
     ///
@@ -139,6 +136,12 @@ pub trait Provider: Send + Sync + 'static {
     /// How much is left.
     fn capacity(&self) -> Option<&dyn Capacity> {
         None
+    }
+
+    /// Whether volumes are in zones, and reachable from their own only. If so, [`Volume::topology`] says which, under
+    /// the key that nodes use as well, [`zone_key`](crate::model::zone_key).
+    fn has_zones(&self) -> bool {
+        false
     }
 
     /// Whether volumes can be made of volumes.

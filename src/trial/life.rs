@@ -108,8 +108,9 @@ impl Life<'_> {
             self.stats(&mounted).await?;
         }
 
-        let snapshot = if plan.snapshot { Some(self.snapshot(&volume).await?) } else { None };
+        // The backup first: Manila backs up no share that has a snapshot.
         let backup = self.backup(&volume).await?;
+        let snapshot = if plan.snapshot { Some(self.snapshot(&volume).await?) } else { None };
         // So that a copy of the present state cannot pass for one of the past.
         self.write(&mounted, AFTER).await?;
         if let Some(snapshot) = &snapshot {

@@ -46,7 +46,7 @@ impl Driver {
         let metrics = Metrics::new("memory.test", "controller");
         let abilities = Abilities::of(provider.as_ref());
         let services = Services {
-            identity: IdentityService::new("memory.test".to_owned(), StringMap::new(), abilities),
+            identity: IdentityService::new("memory.test".to_owned(), "1.0".to_owned(), StringMap::new(), abilities),
             controller: Some(ControllerService::new(provider, operations.clone())),
             node: None,
         };

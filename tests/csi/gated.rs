@@ -125,7 +125,7 @@ impl Provider for Gated {
         self.inner.unpublish(call, id, node).await
     }
 
-    fn topology_key(&self) -> &str {
-        self.inner.topology_key()
+    fn has_zones(&self) -> bool {
+        self.inner.has_zones()
     }
 }

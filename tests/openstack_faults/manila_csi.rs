@@ -1,7 +1,7 @@
 //! In the place of manila-csi 1.36: its PersistentVolumes, written by hand and not, its classes, secrets and runtime
 //! config.
 
-use crate::driver::{Driver, Setup, cloud_conf};
+use crate::driver::{Driver, Setup};
 use crate::manila::node;
 use crate::proto;
 use crate::sidecar::{Sidecar, create_request, mounted};
@@ -234,20 +234,17 @@ async fn the_runtime_config_says_which_export_is_used_and_is_read_again() {
 }
 
 #[tokio::test]
-async fn cloud_conf_of_another_name_is_no_matter_to_the_driver_of_cephfs() {
+async fn under_the_name_of_cephfs_shares_are_of_cephfs_and_each_node_has_a_ceph_user() {
     let standin = Standin::start();
-    let setup = Setup {
-        provider: Some("manila"),
-        arguments: vec!["--driver-name".to_owned(), "cephfs.manila.csi.openstack.org".to_owned()],
-        cloud_conf: Some(cloud_conf(&standin)),
-        ..Setup::default()
-    };
+    let arguments = vec!["--driver-name".to_owned(), "cephfs.manila.csi.openstack.org".to_owned()];
+    let setup = Setup { provider: Some("manila"), arguments, ..Setup::default() };
     let driver = Driver::start_with(&standin, setup).await;
     let parameters = map(&[("cephfs-clientID", "one,two"), ("cephfs-mounter", "kernel")]);
     let request = proto::CreateVolumeRequest { parameters, ..create_request("pvc-1", 1) };
     let volume = Sidecar::new(&driver).create_as(request).await.unwrap();
     let said = publish(&driver, &volume.volume_id, &node(1), &[]).await.unwrap();
     assert_eq!(said.get("kind").map(String::as_str), Some("cephfs"));
+    assert!(!format!("{said:?}").contains("QVFCZ2VoZWlt"), "the key travels sealed");
     let user = let_in(&standin).remove(0);
-    assert!(user.starts_with("csi-node-1-"), "each node has a Ceph user of its own, not that of the class: {user}");
+    assert!(user.starts_with("csi-node-1-"), "not the user that the class says: {user}");
 }

@@ -75,6 +75,11 @@ impl MemoryMounter {
         }
     }
 
+    /// Nothing is mounted any more: the machine was started anew.
+    pub fn forget(&self) {
+        self.lock().entries.clear();
+    }
+
     /// Everything that is mounted, in order.
     #[must_use]
     pub fn mounted(&self) -> Vec<MountEntry> {

@@ -269,8 +269,8 @@ impl Provider for CinderProvider {
         Ok(())
     }
 
-    fn topology_key(&self) -> &str {
-        self.names.topology_key()
+    fn has_zones(&self) -> bool {
+        true
     }
 
     fn expand(&self) -> Option<&dyn Expand> {

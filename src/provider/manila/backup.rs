@@ -82,7 +82,7 @@ impl ManilaProvider {
             if is_refused_with(&error, 400) && says(&error, &["'available' state"]) {
                 return error.as_kind(Kind::Busy).during("the share is not ready for a backup");
             }
-            creation_refused(error, "the share")
+            creation_refused(error, "the share", "the share")
         })
     }
 

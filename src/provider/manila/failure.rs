@@ -12,10 +12,13 @@ const NO_ROOM: [&str; 3] = ["002", "007", "009"];
 /// Details that say that there never will be: no such network, no back end that can do this.
 const NEVER: [&str; 2] = ["003", "008"];
 
-/// What a refused creation means. Manila says 404 for what the class names and 400 for a source that is busy now.
-pub(super) fn creation_refused(error: Error, what: &str) -> Error {
+/// What a refused creation means. Manila says 404 for what the class names, often without saying which of it, and 400 for
+/// a source that is busy now.
+pub(super) fn creation_refused(error: Error, what: &str, named: &str) -> Error {
     if is_refused_with(&error, 404) && !says(&error, &["snapshot"]) {
-        return error.as_kind(Kind::InvalidArgument).during("the class names something that the cloud does not have");
+        return error
+            .as_kind(Kind::InvalidArgument)
+            .during(format!("the class names something that the cloud does not have ({named})"));
     }
     if (is_refused_with(&error, 400) || is_refused_with(&error, 403))
         && says(&error, &["status must be", "must be in", "must be available"])
@@ -95,8 +98,15 @@ mod tests {
             (400, "Invalid input received: Invalid share protocol provided: X", Kind::InvalidArgument),
             (503, "away", Kind::Unavailable),
         ] {
-            assert_eq!(creation_refused(refused(status, message), "the source").kind(), kind, "{status} {message}");
+            let error = creation_refused(refused(status, message), "the source", "type \"gold\"");
+            assert_eq!(error.kind(), kind, "{status} {message}");
         }
+    }
+
+    #[test]
+    fn what_the_cloud_does_not_have_is_named_though_manila_does_not() {
+        let error = creation_refused(refused(404, "Share type not found."), "the source", "type \"gold\"");
+        assert!(error.to_string().contains("type \"gold\""), "{error}");
     }
 
     #[test]

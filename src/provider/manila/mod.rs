@@ -42,7 +42,7 @@ use std::time::Duration;
 
 /// Manila's changes go through a queue, a scheduler or a driver that asks its storage: none of them is over before this,
 /// on no back end that was looked at.
-const NEVER_BEFORE: Option<Duration> = Some(Duration::from_millis(400));
+const NEVER_BEFORE: Option<Duration> = Some(Duration::from_millis(250));
 
 /// The same for what the storage has to copy, make or clear away.
 const NEVER_BEFORE_MADE: Option<Duration> = Some(Duration::from_millis(500));
@@ -189,8 +189,8 @@ impl Provider for ManilaProvider {
         Ok(())
     }
 
-    fn topology_key(&self) -> &str {
-        self.names.topology_key()
+    fn has_zones(&self) -> bool {
+        true
     }
 
     fn expand(&self) -> Option<&dyn Expand> {

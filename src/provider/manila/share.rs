@@ -156,7 +156,7 @@ impl ManilaProvider {
             if is_unclear(&error) {
                 cloud.doubts.note(&spec.name);
             }
-            creation_refused(error, "the snapshot that the share is made of")
+            creation_refused(error, "the snapshot that the share is made of", &named(&new))
         })
     }
 
@@ -442,6 +442,19 @@ fn made(seen: &Seen<Share>) -> Result<Option<Made>> {
         status if status.is_passing() => Some(Made::Usable(seen.clone())),
         _ => return Err(wrong_state(share)),
     })
+}
+
+/// What the class names of the cloud, for whoever reads that some of it is not there.
+fn named(new: &NewShare) -> String {
+    let kind =
+        new.share_type.as_ref().map_or_else(|| "Manila's default type".to_owned(), |kind| format!("type {kind:?}"));
+    let others = [
+        ("zone", &new.availability_zone),
+        ("share network", &new.share_network_id),
+        ("share group", &new.share_group_id),
+    ];
+    let others = others.into_iter().filter_map(|(what, name)| Some(format!("{what} {:?}", name.as_ref()?)));
+    std::iter::once(kind).chain(others).collect::<Vec<_>>().join(", ")
 }
 
 /// By what the earliest of several shares is told: all who look must agree.

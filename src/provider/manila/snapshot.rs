@@ -130,7 +130,7 @@ impl ManilaProvider {
             if is_refused_with(&error, 404) {
                 return error;
             }
-            creation_refused(error, "the share")
+            creation_refused(error, "the share", "the share")
         })
     }
 

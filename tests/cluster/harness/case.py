@@ -4,7 +4,7 @@ import time
 
 from . import objects
 from .cluster import until
-from .deployment import logs, CONTROLLER, NODE
+from .deployment import logs, names
 from .truth import leftovers
 
 
@@ -14,6 +14,8 @@ class Case:
     def __init__(self, cluster, cloud, name, driver):
         self.cluster, self.cloud, self.name, self.driver = cluster, cloud, name, driver
         self.extra = []         # objects outside of the namespace
+        self.instance = "cinder"    # of the driver, whose logs are shown after a failure
+        self.afterwards = []    # what to call when nothing is left, or nothing more will go
         self.figures = {}
         self.story = ""         # after a failure: what a user sees, and the logs
 
@@ -26,14 +28,18 @@ class Case:
         return self
 
     def __exit__(self, problem, *_):
-        if not problem:
-            self.end()
-            return
-        self.story = self.told()
         try:
-            self.end()
-        except (AssertionError, TimeoutError) as error:
-            self.story += "\nand then: %s" % error
+            if not problem:
+                self.end()
+                return
+            self.story = self.told()
+            try:
+                self.end()
+            except (AssertionError, TimeoutError) as error:
+                self.story += "\nand then: %s" % error
+        finally:
+            for each in reversed(self.afterwards):
+                each()
 
     def leftovers(self):
         return leftovers(self.cluster, self.cloud)
@@ -116,7 +122,7 @@ class Case:
 
     def told(self):
         """What a user sees, and the driver's logs: for a failure."""
-        return "\n".join(["events:", *self.events(), logs(self.cluster, CONTROLLER), logs(self.cluster, NODE)])
+        return "\n".join(["events:", *self.events(), *(logs(self.cluster, name) for name in names(self.instance))])
 
     # --- end
 

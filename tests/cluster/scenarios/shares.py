@@ -17,7 +17,7 @@ def installed(case):
     """The driver of shares is there; the last scenario takes it away."""
     if not case.cluster.get("CSIDriver", objects.SHARE_DRIVER):
         deployment.add_shares(case.cluster, case.cloud)
-    case.driver = objects.SHARE_DRIVER
+    case.driver, case.instance = objects.SHARE_DRIVER, "manila"
 
 
 def share(case, name, size="1Gi", **options):
@@ -140,44 +140,48 @@ def in_the_place_of_manila_csi(case):
     everybody = cloud.api("POST", "share", "/shares/%s/action" % made, {"allow_access": {
         "access_type": "ip", "access_to": "0.0.0.0/0", "access_level": "rw"}})["access"]["id"]
     overlay = deployment.SHARES + "-csi/nfs"
+    case.afterwards.append(lambda: deployment.remove(cluster, overlay, instance))
     deployment.add_shares(cluster, cloud, overlay, instance)
-    try:
-        case.driver = driver
-        secret = {"name": "csi-manila-secrets", "namespace": case.name}
-        case.cluster.apply({"apiVersion": "v1", "kind": "Secret", "metadata": secret,
-                            "stringData": {"os-authURL": "http://nowhere.example.org/v3", "os-password": "of manila-csi"}})
-        secrets = {"csi.storage.k8s.io/%s-secret-%s" % (use, key): secret[key] for key in ("name", "namespace")
-                   for use in ("provisioner", "controller-expand", "node-stage", "node-publish")}
-        case.apply(objects.storage_class("csi-manila-nfs", driver, binding="Immediate", type="default",
-                                         **{"nfs-shareClient": "10.0.0.0/8"}, **secrets))
-        case.apply({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": objects.meta(
-            "t-of-manila-csi", annotations={"pv.kubernetes.io/provisioned-by": driver}), "spec": {
-            "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"], "storageClassName": "csi-manila-nfs",
-            "persistentVolumeReclaimPolicy": "Delete", "claimRef": {"name": "old", "namespace": case.name},
-            "csi": {"driver": driver, "volumeHandle": made, "nodeStageSecretRef": secret, "nodePublishSecretRef": secret,
-                    "controllerExpandSecretRef": secret,
-                    "volumeAttributes": {"shareID": made, "shareAccessID": everybody, "cephfs-mounter": "fuse"}}}})
-        case.claim("old", storage_class="csi-manila-nfs", access="ReadWriteMany", volumeName="t-of-manila-csi")
-        case.pod("one", "old", node="node1")
-        case.pod("two", "old", node="node2")
-        case.sh("one", "echo both >/v/file; sync")
-        assert case.sh("two", "cat /v/file") == "both"
-        assert cloud.rules(made) == [("0.0.0.0/0", "rw")], "a rule of manila-csi's was touched, or not used"
-        grow(case, "old", "2Gi")
-        until("the claim has 2Gi", lambda: case.capacity("old") == "2Gi")
-        # a class of manila-csi goes on as well; its one rule is for the network that it says
-        case.claim("new", storage_class="csi-manila-nfs", access="ReadWriteMany")
-        case.pod("new", "new")
-        assert let_in(case, "new") == ["10.0.0.0/8"], cloud.rules(case.volume_of("new"))
-        for pod in ("one", "two", "new"):
-            case.delete("Pod", pod)
-        # the secret is needed as long as something is deleted
-        for claim in ("old", "new"):
-            case.delete("PersistentVolumeClaim", claim)
-        until("the shares are gone", lambda: not cloud.shares())
-        case.end()
-    finally:
-        deployment.remove(cluster, overlay, instance)
+    case.instance = instance
+    case.driver = driver
+    secret = {"name": "csi-manila-secrets", "namespace": case.name}
+    case.cluster.apply({"apiVersion": "v1", "kind": "Secret", "metadata": secret,
+                        "stringData": {"os-authURL": deployment.as_pods_see(cloud.info["auth_url"]),
+                                       "os-region": cloud.info["region"], "os-password": "of manila-csi"}})
+    secrets = {"csi.storage.k8s.io/%s-secret-%s" % (use, key): secret[key] for key in ("name", "namespace")
+               for use in ("provisioner", "controller-expand", "node-stage", "node-publish")}
+    case.apply(objects.storage_class("csi-manila-nfs", driver, binding="Immediate", type="default",
+                                     **{"nfs-shareClient": "10.0.0.0/8"}, **secrets))
+    case.apply({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": objects.meta(
+        "t-of-manila-csi", annotations={"pv.kubernetes.io/provisioned-by": driver}), "spec": {
+        "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"], "storageClassName": "csi-manila-nfs",
+        "persistentVolumeReclaimPolicy": "Delete", "claimRef": {"name": "old", "namespace": case.name},
+        "csi": {"driver": driver, "volumeHandle": made, "nodeStageSecretRef": secret, "nodePublishSecretRef": secret,
+                "controllerExpandSecretRef": secret,
+                "volumeAttributes": {"shareID": made, "shareAccessID": everybody, "cephfs-mounter": "fuse"}}}})
+    case.claim("old", storage_class="csi-manila-nfs", access="ReadWriteMany", volumeName="t-of-manila-csi")
+    case.pod("one", "old", node="node1")
+    case.pod("two", "old", node="node2")
+    case.sh("one", "echo both >/v/file; sync")
+    assert case.sh("two", "cat /v/file") == "both"
+    # manila-csi's rule is not touched; with those of the nodes beside it, it may be removed
+    assert cloud.rules(made) == [("0.0.0.0/0", "rw"), (address(1), "rw"), (address(2), "rw")], cloud.rules(made)
+    cloud.api("POST", "share", "/shares/%s/action" % made, {"deny_access": {"access_id": everybody}})
+    until("nobody else is let in", lambda: let_in(case, "old") == [address(1), address(2)])
+    case.delete("Pod", "two")
+    case.pod("two", "old", node="node2")
+    grow(case, "old", "2Gi")
+    until("the claim has 2Gi", lambda: case.capacity("old") == "2Gi")
+    # a class of manila-csi goes on as well; its one rule is for the network that it says
+    case.claim("new", storage_class="csi-manila-nfs", access="ReadWriteMany")
+    case.pod("new", "new")
+    assert let_in(case, "new") == ["10.0.0.0/8"], cloud.rules(case.volume_of("new"))
+    for pod in ("one", "two", "new"):
+        case.delete("Pod", pod)
+    # the secret is needed as long as something is deleted
+    for claim in ("old", "new"):
+        case.delete("PersistentVolumeClaim", claim)
+    until("the shares are gone", lambda: not cloud.shares())
 
 
 @scenario("the driver of shares is taken away again, and leaves nothing on the nodes")

@@ -216,7 +216,8 @@ class FileLoopDriver(driver.VolumeDriver):
         self._fault("initialize_connection")
         path = self.local_path(volume)
         dev = self._attach_loop(path)
-        return {"driver_volume_type": "local",
+        # CLOUD_CONNECTION_TYPE: what the connection is called instead, for trials of other connectors
+        return {"driver_volume_type": os.environ.get("CLOUD_CONNECTION_TYPE") or "local",
                 "data": {"device_path": dev,
                          "backing_file": path,
                          "volume_id": volume.id,

@@ -34,11 +34,13 @@ def find_driver():
     fail("no driver: build it (cargo build --release) or set FUXI_CSI")
 
 
-def environment(cloud):
+def environment(cloud=None):
     """Ours without what would configure a driver."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(ITS_VARIABLES)}
-    # for mount-share, which stands for the kernel's clients of shares
-    return dict(env, CLOUD_STATE=cloud.info["state"], no_proxy="127.0.0.1,localhost,169.254.169.254")
+    if cloud:
+        # for mount-share, which stands for the kernel's clients of shares
+        env["CLOUD_STATE"] = cloud.info["state"]
+    return dict(env, no_proxy="127.0.0.1,localhost,169.254.169.254")
 
 
 class Driver:

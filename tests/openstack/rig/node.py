@@ -76,12 +76,13 @@ class BareHost:
 
     server_id = None
 
-    def __init__(self, name, folder, within):
+    def __init__(self, name, folder, within=None):
         """folder: for our files; within: namespaces whose mounts are seen, and that see ours where they are shared."""
         self.name, self.folder, self.within = name, folder, within
 
     def __enter__(self):
-        self.namespaces = Namespaces("--net", "--mount", "--propagation", "unchanged", within=self.within.enter)
+        propagation, within = ("unchanged", self.within.enter) if self.within else ("slave", ())
+        self.namespaces = Namespaces("--net", "--mount", "--propagation", propagation, within=within)
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.namespaces)
             self.enter = self.namespaces.enter

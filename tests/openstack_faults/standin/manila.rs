@@ -391,6 +391,7 @@ fn backup_view(backup: &Object) -> Value {
 }
 
 fn rule_view(rule: &Rule) -> Value {
+    let key = (rule.kind == "cephx" && rule.state == "active").then_some("QVFCZ2VoZWlt");
     json!({"id": rule.id, "access_type": rule.kind, "access_to": rule.to, "access_level": rule.level,
-        "state": rule.state, "access_key": null, "metadata": rule.metadata})
+        "state": rule.state, "access_key": key, "metadata": rule.metadata})
 }

@@ -116,10 +116,11 @@ fn is_version(part: &str) -> bool {
 
 /// The path with `{}` for every part that is an id.
 fn template(path: &[String]) -> String {
-    const WORDS: [&str; 28] = [
+    const WORDS: [&str; 29] = [
         "shares",
         "export_locations",
         "share-access-rules",
+        "share-backups",
         "quota-sets",
         "volumes",
         "snapshots",
