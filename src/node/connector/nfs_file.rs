@@ -322,6 +322,14 @@ impl Connector for NfsFile {
         let gone = || Error::not_found(format!("volume {} is not on this node", link.volume));
         let device = self.find(call, &place, link).await?.ok_or_else(gone)?;
         if device.size < size {
+            // Opened, its size is asked of the server again; what the client remembers may be a minute old.
+            let file = place.file.clone();
+            blocking::run(call, "look at the volume's file", move || {
+                std::fs::File::open(&file).and_then(|open| open.metadata()).map(drop).map_err(|error| {
+                    Error::new(Kind::Unavailable, format!("read the size of {}", file.display())).because(error)
+                })
+            })
+            .await?;
             let command = Command::new("losetup").arg("--set-capacity").arg(&device.path);
             self.exec.run(call, command).await?.success()?;
         }
@@ -360,7 +368,7 @@ mod tests {
 
     /// A machine on which losetup and mount are played.
     struct Bench {
-        root: tempfile::TempDir,
+        _root: tempfile::TempDir,
         exec: ScriptedExec,
         mounter: MemoryMounter,
         connector: NfsFile,
@@ -397,7 +405,7 @@ mod tests {
                 Arc::new(mounter.clone()),
                 root.path().join("exports"),
             );
-            Self { root, exec, mounter, connector, attached }
+            Self { _root: root, exec, mounter, connector, attached }
         }
 
         /// The export as the kernel would have it mounted, with a file on it.
@@ -487,9 +495,11 @@ mod tests {
         let file = bench.connector.place(&link()).unwrap().file;
         std::fs::write(&file, b"QFI\xfb and more").unwrap();
         assert_eq!(bench.connect(&link()).await.unwrap_err().kind(), Kind::Unsupported);
-        std::fs::remove_file(&file).unwrap();
+        let bench = Bench::new();
+        bench.mounted(Bytes::GIB).await;
+        std::fs::remove_file(bench.connector.place(&link()).unwrap().file).unwrap();
         assert_eq!(bench.connect(&link()).await.unwrap_err().kind(), Kind::WrongState);
-        assert!(bench.root.path().join("exports").exists());
+        assert_eq!(bench.mounter.table(&call()).await.unwrap().entries().len(), 0);
     }
 
     #[test]
