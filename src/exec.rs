@@ -9,7 +9,9 @@ pub mod scripted;
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use async_trait::async_trait;
-use secrecy::{ExposeSecret, SecretSlice};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -46,6 +48,7 @@ pub struct Command {
     program: String,
     arguments: Vec<OsString>,
     stdin: Option<SecretSlice<u8>>,
+    hidden: Vec<SecretString>,
     limit: Duration,
     to_the_end: bool,
 }
@@ -54,7 +57,14 @@ impl Command {
     /// A program by its name (looked up in [`PROGRAM_DIRECTORIES`]) or its absolute path.
     #[must_use]
     pub fn new(program: impl Into<String>) -> Self {
-        Self { program: program.into(), arguments: Vec::new(), stdin: None, limit: DEFAULT_LIMIT, to_the_end: false }
+        Self {
+            program: program.into(),
+            arguments: Vec::new(),
+            stdin: None,
+            hidden: Vec::new(),
+            limit: DEFAULT_LIMIT,
+            to_the_end: false,
+        }
     }
 
     /// Adds an argument. Never a secret: every user of the machine sees arguments.
@@ -75,6 +85,13 @@ impl Command {
     #[must_use]
     pub fn stdin(mut self, bytes: SecretSlice<u8>) -> Self {
         self.stdin = Some(bytes);
+        self
+    }
+
+    /// Parts of what the program reads that are secret by themselves: they are taken out of its last words.
+    #[must_use]
+    pub fn hiding(mut self, secrets: impl IntoIterator<Item = SecretString>) -> Self {
+        self.hidden.extend(secrets);
         self
     }
 
@@ -106,13 +123,13 @@ impl Command {
 
     /// Takes the secret out of what a program said.
     fn redact(&self, text: &str) -> String {
-        let Some(stdin) = &self.stdin else { return text.to_owned() };
-        let secret = String::from_utf8_lossy(stdin.expose_secret());
+        let stdin = self.stdin.as_ref().map(|stdin| String::from_utf8_lossy(stdin.expose_secret()));
         // A secret may be echoed without the line break that ended it.
-        match secret.trim() {
-            "" => text.to_owned(),
-            secret => text.replace(secret, REDACTED),
-        }
+        let all = stdin.iter().map(|stdin| stdin.trim());
+        let parts = self.hidden.iter().map(|secret| secret.expose_secret());
+        all.chain(parts)
+            .filter(|secret| !secret.is_empty())
+            .fold(text.to_owned(), |text, secret| text.replace(secret, REDACTED))
     }
 }
 
@@ -256,6 +273,7 @@ impl SystemExec {
             .stdin(if command.stdin.is_some() { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| {
@@ -266,6 +284,7 @@ impl SystemExec {
                     Error::internal(format!("start {}", path.display())).because(error)
                 }
             })?;
+        let family = Family::of(&child);
         let stdin = child.stdin.take();
         let feed = async {
             if let (Some(mut pipe), Some(bytes)) = (stdin, &command.stdin) {
@@ -279,6 +298,7 @@ impl SystemExec {
         };
         let (fed, stdout, stderr, status) =
             tokio::join!(feed, read_head(child.stdout.take()), read_tail(child.stderr.take()), child.wait());
+        family.spare();
         let broken = |error| Error::internal(format!("talk to `{command}`")).because(error);
         fed.map_err(broken)?;
         let (stdout, stderr, status) = (stdout.map_err(broken)?, stderr.map_err(broken)?, status.map_err(broken)?);
@@ -323,6 +343,30 @@ impl Exec for SystemExec {
             Err(error) => tracing::debug!(%command, ?took, %error, "did not run"),
         }
         result
+    }
+}
+
+/// A program and those that it started. Unless they are spared, all of them are killed when this is dropped: what a
+/// script had begun would otherwise go on behind the back of the next attempt.
+struct Family(Option<Pid>);
+
+impl Family {
+    fn of(child: &tokio::process::Child) -> Self {
+        Self(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw))
+    }
+
+    fn spare(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Family {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0
+            && let Err(error) = killpg(leader, Signal::SIGKILL)
+        {
+            tracing::debug!(%leader, %error, "nothing left to kill");
+        }
     }
 }
 
@@ -403,6 +447,34 @@ mod tests {
         let error = SystemExec::default().run(&call(), command).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Deadline);
         assert!(started.elapsed() < Duration::from_secs(5));
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_script_had_begun_ends_with_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let noted = directory.path().join("pid");
+        let script = format!("sleep 300 & echo $! > {}; wait", noted.display());
+        let command = shell(&script).limit(Duration::from_millis(500)).to_the_end();
+        assert_eq!(SystemExec::default().run(&call(), command).await.unwrap_err().kind(), Kind::Deadline);
+        let child = std::fs::read_to_string(noted).unwrap();
+        let state = || std::fs::read_to_string(format!("/proc/{}/stat", child.trim()));
+        for _ in 0..100 {
+            // Nobody may have taken note of its end yet.
+            if state().map_or(true, |state| state.contains(") Z ")) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("it goes on: {}", state().unwrap());
+    }
+
+    #[tokio::test]
+    async fn parts_of_the_input_that_are_secret_do_not_show_either() {
+        let command = shell("cat >&2; exit 1").stdin(b"user=me password=swordfish".to_vec().into());
+        let output = SystemExec::default().run(&call(), command.hiding(["swordfish".into()])).await.unwrap();
+        assert!(!output.stderr.contains("swordfish"), "{}", output.stderr);
+        let command = shell("echo no swordfish here >&2").hiding(["swordfish".into(), "".into()]);
+        assert_eq!(SystemExec::default().run(&call(), command).await.unwrap().stderr, "no [redacted] here\n");
     }
 
     #[tokio::test]

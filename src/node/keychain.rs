@@ -7,10 +7,11 @@
 use crate::error::{Error, Kind, Result};
 use crate::model::{Connection, Secrets, VolumeId};
 use crate::seal::{Binding, PrivateKey, PublicKey, open};
+use nix::unistd::geteuid;
 use secrecy::ExposeSecret;
 use secrecy::zeroize::Zeroizing;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -64,8 +65,14 @@ impl Keychain {
     /// Puts a new key in front of those in this directory. Blocks.
     ///
     /// # Errors
-    /// As [`Keychain::load`].
+    /// As [`Keychain::load`]. `Busy`: another process does the same.
     pub fn renew(directory: &Path, host: &str) -> Result<Self> {
+        drop(Self::load(directory, host)?);
+        // Of two at once, one would lose the other's key, to which something may be sealed soon.
+        let turn = File::open(directory).map_err(|error| unwritable(directory, error))?;
+        turn.try_lock().map_err(|error| {
+            Error::busy(format!("another process makes a key in {}", directory.display())).because(error)
+        })?;
         let Self { mut keys, .. } = Self::load(directory, host)?;
         keys.insert(0, PrivateKey::generate());
         keys.truncate(KEPT);
@@ -97,12 +104,21 @@ impl Keychain {
 }
 
 fn read(path: &Path) -> Result<Option<Vec<PrivateKey>>> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => Zeroizing::new(text),
+    let unreadable = |error| Error::internal(format!("read the node's keys in {}", path.display())).because(error);
+    let mut file = match File::open(path) {
+        Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::internal(format!("read the node's keys in {}", path.display())).because(error)),
+        Err(error) => return Err(unreadable(error)),
     };
-    let mode = fs::metadata(path).map_err(|error| unwritable(path, error))?.mode();
+    let metadata = file.metadata().map_err(unreadable)?;
+    if metadata.uid() != geteuid().as_raw() {
+        return Err(Error::wrong_state(format!(
+            "the node's keys in {} belong to user {}, who can read them: move the file away to have a new key made",
+            path.display(),
+            metadata.uid()
+        )));
+    }
+    let mode = metadata.mode();
     if mode & 0o077 != 0 {
         return Err(Error::wrong_state(format!(
             "the node's keys in {} can be read by others (mode {:o}): make it 0600, and the keys new with \
@@ -111,6 +127,8 @@ fn read(path: &Path) -> Result<Option<Vec<PrivateKey>>> {
             mode & 0o777
         )));
     }
+    let mut text = Zeroizing::new(String::new());
+    file.read_to_string(&mut text).map_err(unreadable)?;
     let keys = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(PrivateKey::from_text);
     keys.collect::<Result<Vec<_>>>().map(Some).map_err(|error| {
         error.as_kind(Kind::WrongState).during(format!(
@@ -150,8 +168,11 @@ fn stage(directory: &Path, keys: &[PrivateKey]) -> io::Result<PathBuf> {
         text.push('\n');
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
+    if let Err(error) = file.write_all(text.as_bytes()).and_then(|()| file.sync_all()) {
+        // Half a key is not left about; the error that counts is the first.
+        drop(fs::remove_file(&path));
+        return Err(error);
+    }
     Ok(path)
 }
 
@@ -216,6 +237,31 @@ mod tests {
         fs::write(&path, "").unwrap();
         assert_eq!(Keychain::load(directory.path(), "n1").unwrap_err().kind(), Kind::WrongState);
         assert_eq!(fs::read_to_string(&path).unwrap(), "");
+    }
+
+    #[test]
+    fn of_many_new_keys_at_once_none_is_lost() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let first = Keychain::load(path, "n1").unwrap().public();
+        let made: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| Keychain::renew(path, "n1"))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let kept = fs::read_to_string(path.join(FILE)).unwrap().lines().count();
+        assert_eq!(kept, 1 + made.iter().filter(|made| made.is_ok()).count());
+        for refused in made.iter().filter_map(|made| made.as_ref().err()) {
+            assert_eq!(refused.kind(), Kind::Busy);
+        }
+        assert_ne!(Keychain::load(path, "n1").unwrap().public(), first);
+    }
+
+    #[test]
+    fn neither_keys_nor_secrets_show_in_debug() {
+        let directory = tempfile::tempdir().unwrap();
+        let keychain = Keychain::load(directory.path(), "n1").unwrap();
+        let text = fs::read_to_string(directory.path().join(FILE)).unwrap();
+        assert!(text.trim().len() > 20 && !format!("{keychain:?}").contains(text.trim()));
     }
 
     #[test]

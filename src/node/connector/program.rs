@@ -28,6 +28,9 @@ const PROTOCOL: u32 = 1;
 /// How long one step may take, whatever the caller's time is: it may be in the midst of something that must not be cut.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// The bit of a file's mode by which it is not to be trusted.
+const EVERYBODY_WRITES: u32 = 0o002;
+
 /// How long a device may take to show a size that the program has asked the kernel for.
 const GROWTH: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(200);
@@ -93,13 +96,20 @@ pub struct Programs {
     directory: PathBuf,
     host: Host,
     exec: Arc<dyn Exec>,
+    limit: Duration,
 }
 
 impl Programs {
     /// Those in this directory.
     #[must_use]
     pub fn new(directory: impl Into<PathBuf>, host: Host, exec: Arc<dyn Exec>) -> Self {
-        Self { directory: directory.into(), host, exec }
+        Self { directory: directory.into(), host, exec, limit: LIMIT }
+    }
+
+    /// How long one step may take.
+    #[must_use]
+    pub fn limited(self, limit: Duration) -> Self {
+        Self { limit, ..self }
     }
 
     /// The program for connections of a kind, if there is one.
@@ -116,17 +126,23 @@ impl Programs {
         let path = self.directory.join(kind.to_ascii_lowercase());
         match std::fs::metadata(&path) {
             Ok(found) if found.is_file() && found.mode() & 0o111 != 0 => {
-                if found.mode() & 0o002 != 0 {
-                    return Err(Error::wrong_state(format!(
-                        "{} can be changed by everybody, so it is not run: make it 0755",
-                        path.display()
-                    )));
+                let directory = std::fs::metadata(&self.directory)
+                    .map_err(|error| Error::internal(format!("look at {}", self.directory.display())).because(error))?;
+                for (place, mode) in [(&path, found.mode()), (&self.directory, directory.mode())] {
+                    if mode & EVERYBODY_WRITES != 0 {
+                        return Err(Error::wrong_state(format!(
+                            "{} can be changed by everybody, so {} is not run: make it 0755",
+                            place.display(),
+                            path.display()
+                        )));
+                    }
                 }
                 Ok(Some(Arc::new(Program {
                     path,
-                    kind: kind.to_owned(),
+                    kind: kind.to_ascii_lowercase(),
                     host: self.host.clone(),
                     exec: Arc::clone(&self.exec),
+                    limit: self.limit,
                 })))
             }
             Ok(_) => Err(Error::wrong_state(format!("{} is not an executable file", path.display()))),
@@ -149,13 +165,22 @@ struct Program {
     kind: String,
     host: Host,
     exec: Arc<dyn Exec>,
+    limit: Duration,
 }
 
 impl Program {
+    /// One step; the device, if the volume is here. A program may say again what it was told: no error has secrets.
     async fn run(&self, call: &Call, link: &Link, step: Step, size: Option<Bytes>) -> Result<Option<Device>> {
+        self.step(call, link, step, size).await.map_err(|error| without_secrets(error, link))
+    }
+
+    async fn step(&self, call: &Call, link: &Link, step: Step, size: Option<Bytes>) -> Result<Option<Device>> {
         let question = question(&self.kind, link, step, size).to_string().into_bytes();
-        let mut command =
-            Command::new(self.path.to_string_lossy()).arg(step.name()).limit(LIMIT).stdin(SecretSlice::from(question));
+        let mut command = Command::new(self.path.to_string_lossy())
+            .arg(step.name())
+            .limit(self.limit)
+            .stdin(SecretSlice::from(question))
+            .hiding(link.secrets.values().cloned());
         if step != Step::Locate {
             command = command.to_the_end();
         }
@@ -163,7 +188,7 @@ impl Program {
         let output = self.exec.run(call, command).await?;
         let answer: Answer = match serde_json::from_str(&output.stdout) {
             Ok(answer) => answer,
-            Err(_) if output.code != 0 => return Err(without_secrets(output.failure(Kind::Unavailable), link)),
+            Err(_) if output.code != 0 => return Err(output.failure(Kind::Unavailable)),
             Err(error) => {
                 return Err(
                     Error::internal(format!("{doing}: its answer is not as docs/plugins.md says")).because(error)
@@ -177,10 +202,10 @@ impl Program {
                 FailureKind::WrongState => Kind::WrongState,
                 FailureKind::Invalid => Kind::InvalidArgument,
             };
-            return Err(without_secrets(Error::new(kind, format!("{doing}: {}", failure.message)), link));
+            return Err(Error::new(kind, format!("{doing}: {}", failure.message)));
         }
         if output.code != 0 {
-            return Err(without_secrets(output.failure(Kind::Unavailable), link));
+            return Err(output.failure(Kind::Unavailable));
         }
         let Some(path) = answer.device else { return Ok(None) };
         let device = self.measure(call, path, answer.wwid).await.map_err(|error| error.during(doing))?;
@@ -260,13 +285,14 @@ fn put_back(data: &mut Map<String, Value>, path: &str, secret: &str) -> bool {
     })
 }
 
-/// A program may repeat in its last words what it was told.
+/// The same error; where its words have a secret, it is replaced, and the cause, which has it too, is left out.
 fn without_secrets(error: Error, link: &Link) -> Error {
-    let mut text = error.to_string();
-    for secret in link.secrets.values().map(|secret| secret.expose_secret()).filter(|secret| !secret.is_empty()) {
-        text = text.replace(secret, "[redacted]");
+    let text = error.to_string();
+    let secrets = || link.secrets.values().map(|secret| secret.expose_secret()).filter(|secret| !secret.is_empty());
+    if !secrets().any(|secret| text.contains(secret)) {
+        return error;
     }
-    Error::new(error.kind(), text)
+    Error::new(error.kind(), secrets().fold(text, |text, secret| text.replace(secret, "[redacted]")))
 }
 
 #[async_trait]
@@ -321,6 +347,7 @@ mod tests {
     use crate::node::connector::{Connector, Link, Source};
     use crate::node::device::{Host, fake};
     use serde_json::{Value, json};
+    use std::collections::BTreeSet;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
     use std::path::PathBuf;
@@ -409,6 +436,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_schema_says_what_is_asked_and_what_is_understood() {
+        let schema: Value = serde_json::from_str(include_str!("../../../connectors/schema.json")).unwrap();
+        let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+        let bench = Bench::new();
+        bench.answering(r#"{"device": "/dev/scinia"}"#).connect(&call(), &link()).await.unwrap();
+        assert_eq!(keys(&schema["$defs"]["question"]["properties"]), keys(&bench.asked()));
+        let answers = &schema["$defs"]["answer"]["properties"];
+        assert_eq!(keys(answers), BTreeSet::from(["device", "error", "wwid"].map(str::to_owned)));
+        for kind in answers["error"]["properties"]["kind"]["enum"].as_array().unwrap() {
+            let answer = json!({"device": null, "wwid": null, "error": {"kind": kind, "message": "x"}});
+            serde_json::from_value::<super::Answer>(answer).unwrap();
+        }
+    }
+
+    #[tokio::test]
     async fn another_identity_or_a_smaller_device_is_not_used() {
         let bench = Bench::new();
         let program = bench.answering(r#"{"device": "/dev/scinia", "wwid": "w2"}"#);
@@ -434,6 +476,9 @@ mod tests {
             (r#"{"device": "/dev/none"}"#, Kind::Internal),
             (r#"{"device": null}"#, Kind::Internal),
             ("", Kind::Internal),
+            ("nonsense", Kind::Internal),
+            (r#"{"device": {"geheim": 1}}"#, Kind::Internal),
+            (r#"{"geheim": "x"}"#, Kind::Internal),
         ] {
             let error: Error = bench.answering(answer).connect(&call(), &link()).await.unwrap_err();
             assert_eq!(error.kind(), kind, "{answer}: {error}");
@@ -444,6 +489,36 @@ mod tests {
         let error = program.connect(&call(), &link()).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Unavailable);
         assert!(error.to_string().contains("[redacted] refused"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_does_not_end_is_killed_and_the_step_can_be_repeated() {
+        let bench = Bench::new();
+        // The first time it hangs half-way, with what it did already; then it finds that.
+        let script = "if test -e ROOT/half; then echo '{\"device\": \"/dev/scinia\"}'; exit; fi
+            touch ROOT/half; sleep 300";
+        bench.write("scaleio", script, 0o755);
+        let program = bench.programs().limited(Duration::from_secs(1)).find("scaleio").unwrap().unwrap();
+        let error = program.connect(&call(), &link()).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Deadline);
+        assert!(error.to_string().contains("killed") && !error.to_string().contains("geheim"), "{error}");
+        assert!(bench.root.path().join("half").exists());
+        for _ in 0..2 {
+            assert!(matches!(program.connect(&call(), &link()).await.unwrap(), Source::Block(_)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_goes_away_ends_a_look_but_not_a_change() {
+        let bench = Bench::new();
+        bench.write("scaleio", "sleep 1; touch ROOT/$1; echo '{\"device\": \"/dev/scinia\"}'", 0o755);
+        let program = bench.programs().find("scaleio").unwrap().unwrap();
+        let short = || Call::lasting(Duration::from_millis(300));
+        assert_eq!(program.locate(&short(), &link()).await.unwrap_err().kind(), Kind::Deadline);
+        // What it did is found out afterwards, and that is too late for this caller.
+        assert_eq!(program.connect(&short(), &link()).await.unwrap_err().kind(), Kind::Deadline);
+        assert!(bench.root.path().join("connect").exists(), "it was cut off");
+        assert!(!bench.root.path().join("locate").exists(), "it went on");
     }
 
     #[tokio::test]
@@ -466,6 +541,10 @@ mod tests {
         for none in ["storpool", "", "../programs/lightos", "a/b", ".."] {
             assert!(programs.find(none).unwrap().is_none(), "{none}");
         }
+        let directory = bench.root.path().join("programs");
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(programs.find("lightos").unwrap_err().kind(), Kind::WrongState);
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
         for untrusted in ["open", "text"] {
             assert_eq!(programs.find(untrusted).unwrap_err().kind(), Kind::WrongState);
         }

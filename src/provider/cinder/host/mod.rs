@@ -170,7 +170,11 @@ impl Attaching<'_> {
                     shape = Shape::of(&volume)?;
                     self.make_way(&volume, error).await?;
                 }
-                Seen::Cleared(now) => shape = now,
+                Seen::Cleared(now) => {
+                    shape = now;
+                    // Should Cinder make the same useless attachment again, it is not asked without end at full speed.
+                    self.call.sleep("wait after removing an attachment", PAUSE).await?;
+                }
             }
         }
     }
