@@ -90,9 +90,10 @@ mod tests {
         assert!(types("types", Ok(Vec::new())).to_string().starts_with("error"));
         let all = serde_json::from_value(json!([
             {"name": "plain", "extra_specs": {"snapshot_support": "True", "driver_handles_share_servers": "False"}},
-            {"name": "odd", "extra_specs": {"driver_handles_share_servers": "true"}},
+            {"name": "odd", "extra_specs": {"driver_handles_share_servers": "true", "snapshot_support": false}},
+            {"name": "told", "extra_specs": {"snapshot_support": true, "mount_snapshot_support": false}},
         ]));
         let told = types("types", Ok(all.unwrap())).to_string();
-        assert!(told.contains("plain, odd (needs shareNetworkID, no snapshots)"), "{told}");
+        assert!(told.contains("plain, odd (needs shareNetworkID, no snapshots), told"), "{told}");
     }
 }

@@ -2,10 +2,11 @@
 
 use super::client::{Client, Route};
 use super::manila;
-use super::objects::Metadata;
 use crate::call::Call;
 use crate::error::Result;
 use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// A volume type, as its users see it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -32,8 +33,9 @@ pub async fn volume_types(cinder: &Client, call: &Call) -> Result<Vec<VolumeType
 pub struct ShareType {
     /// Its name.
     pub name: String,
+    /// Mostly text; where an operator set nothing, Manila tells its default, which is a truth value.
     #[serde(default)]
-    extra_specs: Metadata,
+    extra_specs: BTreeMap<String, Value>,
 }
 
 impl ShareType {
@@ -50,7 +52,12 @@ impl ShareType {
     }
 
     fn says(&self, key: &str) -> bool {
-        self.extra_specs.get(key).is_some_and(|value| value.to_ascii_lowercase().ends_with("true"))
+        match self.extra_specs.get(key) {
+            // Manila compares such a spec as `<is> True`.
+            Some(Value::String(text)) => text.to_ascii_lowercase().ends_with("true"),
+            Some(value) => *value == Value::Bool(true),
+            None => false,
+        }
     }
 }
 
