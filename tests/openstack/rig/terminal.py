@@ -91,4 +91,5 @@ def run_shown(command, show, log_path=None, env=None):
             raise
         finally:
             process.wait()
+            process.stdout.close()
     return process.returncode
