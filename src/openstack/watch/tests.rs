@@ -60,6 +60,20 @@ fn finished(seen: Option<&bool>) -> Result<Option<()>> {
     }
 }
 
+/// So many callers wait at once, each for an object of its own.
+async fn crowd_waits(watch: &Watch<Clockwork>, callers: u32) {
+    let wait = |n: u32| {
+        let watch = watch.clone();
+        tokio::spawn(async move {
+            watch.until(&Call::lasting(Duration::from_secs(60)), "finish", &n.to_string(), finished).await
+        })
+    };
+    let waits: Vec<_> = (0..callers).map(wait).collect();
+    for wait in waits {
+        wait.await.unwrap().unwrap();
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_waiter_looks_at_its_object() {
     let source = Clockwork::finishing_in(Duration::from_secs(2));
@@ -75,17 +89,7 @@ async fn one_waiter_looks_at_its_object() {
 async fn a_crowd_shares_one_list_per_tick() {
     let source = Clockwork::finishing_in(Duration::from_secs(3));
     let watch = Watch::new(source.clone());
-    let waits: Vec<_> = (0..1000)
-        .map(|n| {
-            let watch = watch.clone();
-            tokio::spawn(async move {
-                watch.until(&Call::lasting(Duration::from_secs(60)), "finish", &n.to_string(), finished).await
-            })
-        })
-        .collect();
-    for wait in waits {
-        wait.await.unwrap().unwrap();
-    }
+    crowd_waits(&watch, 1000).await;
     assert_eq!(source.looks.load(Ordering::Relaxed), 0);
     assert!(source.lists.load(Ordering::Relaxed) <= 9, "{}", source.lists.load(Ordering::Relaxed));
 }
@@ -94,17 +98,7 @@ async fn a_crowd_shares_one_list_per_tick() {
 async fn what_no_list_shows_is_looked_at_by_itself() {
     let source = Clockwork { shown_by_list: false, ..Clockwork::finishing_in(Duration::from_secs(1)) };
     let watch = Watch::new(source.clone());
-    let waits: Vec<_> = (0..10)
-        .map(|n| {
-            let watch = watch.clone();
-            tokio::spawn(async move {
-                watch.until(&Call::lasting(Duration::from_secs(60)), "finish", &n.to_string(), finished).await
-            })
-        })
-        .collect();
-    for wait in waits {
-        wait.await.unwrap().unwrap();
-    }
+    crowd_waits(&watch, 10).await;
     assert_eq!(source.looks.load(Ordering::Relaxed), 10);
 }
 
@@ -112,18 +106,8 @@ async fn what_no_list_shows_is_looked_at_by_itself() {
 async fn a_large_crowd_that_lists_show_late_is_not_looked_at_one_by_one() {
     let source = Clockwork { list_takes: Duration::from_secs(2), ..Clockwork::finishing_in(Duration::from_secs(5)) };
     let watch = Watch::new(source.clone());
-    let waits: Vec<_> = (0..1000)
-        .map(|n| {
-            let watch = watch.clone();
-            tokio::spawn(async move {
-                watch.until(&Call::lasting(Duration::from_secs(60)), "finish", &n.to_string(), finished).await
-            })
-        })
-        .collect();
     let started = Instant::now();
-    for wait in waits {
-        wait.await.unwrap().unwrap();
-    }
+    crowd_waits(&watch, 1000).await;
     assert!(source.looks.load(Ordering::Relaxed) < 100, "{}", source.looks.load(Ordering::Relaxed));
     assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
 }
@@ -132,18 +116,8 @@ async fn a_large_crowd_that_lists_show_late_is_not_looked_at_one_by_one() {
 async fn a_large_crowd_that_no_list_shows_is_served_all_the_same() {
     let source = Clockwork { shown_by_list: false, ..Clockwork::finishing_in(Duration::from_secs(1)) };
     let watch = Watch::new(source.clone());
-    let waits: Vec<_> = (0..2000)
-        .map(|n| {
-            let watch = watch.clone();
-            tokio::spawn(async move {
-                watch.until(&Call::lasting(Duration::from_secs(60)), "finish", &n.to_string(), finished).await
-            })
-        })
-        .collect();
     let started = Instant::now();
-    for wait in waits {
-        wait.await.unwrap().unwrap();
-    }
+    crowd_waits(&watch, 2000).await;
     assert_eq!(source.looks.load(Ordering::Relaxed), 2000);
     assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
 }
