@@ -98,7 +98,7 @@ fn was_never_made(status: &Status) -> bool {
 }
 
 /// How often a refusal is repeated that sounds final: states settle within seconds, or not at all.
-const REPEATED_REFUSALS: u32 = 5;
+pub(super) const REPEATED_REFUSALS: u32 = 5;
 
 /// Undoing is stubborn: what may pass with time is repeated, as the sidecars do, whatever its code.
 async fn persist<T, F>(world: &Orchestrator, send: impl Fn() -> F) -> Attempts<T>

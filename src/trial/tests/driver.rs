@@ -48,6 +48,7 @@ struct State {
     restores_the_present: bool,
     hanging: BTreeSet<&'static str>,
     faults: Vec<Fault>,
+    broken_from: Option<u32>,
     signal: Option<(u32, CancellationToken)>,
     rpcs: u32,
     made: u32,
@@ -100,6 +101,15 @@ impl FakeDriver {
         self.having(|state| state.signal = Some((at, token)))
     }
 
+    /// From this RPC on nothing works any more.
+    pub(super) fn broken_from(self, at: u32) -> Self {
+        self.having(|state| state.broken_from = Some(at))
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.state.lock().unwrap().broken_from.is_some()
+    }
+
     pub(super) fn hanging(self, rpc: &'static str) -> Self {
         self.having(|state| {
             state.hanging.insert(rpc);
@@ -134,13 +144,16 @@ impl FakeDriver {
         self.state.lock().unwrap().nodes_seen.iter().cloned().collect()
     }
 
-    /// Everything that exists.
+    /// Everything that exists, in the words in which the user is told.
     pub(super) fn left(&self) -> Vec<String> {
         let state = self.state.lock().unwrap();
         let volumes = state.volumes.keys().chain(state.snapshots.keys()).cloned();
-        let attachments = state.attachments.iter().map(|pair| format!("{pair:?}"));
-        let stagings = state.stagings.iter().map(|pair| format!("{pair:?}"));
-        let publications = state.publications.keys().cloned();
+        let place = |node: &str| node.trim_start_matches("node-").parse::<usize>().unwrap() + 1;
+        let attachment = |(volume, node): &(_, String)| format!("volume {volume} published to node {}", place(node));
+        let attachments = state.attachments.iter().map(attachment);
+        let stagings = state.stagings.iter().map(|(volume, path)| format!("volume {volume} staged at {path}"));
+        let publications =
+            state.publications.iter().map(|(path, volume)| format!("volume {volume} published at {path}"));
         volumes.chain(attachments).chain(stagings).chain(publications).collect()
     }
 
@@ -187,6 +200,9 @@ impl FakeDriver {
             && *at == number
         {
             token.cancel();
+        }
+        if state.broken_from.is_some_and(|at| at <= number) {
+            return Err(Status::internal(format!("{name} is broken")));
         }
         let fault = state.faults.iter_mut().find(|fault| fault.at <= number && fault.times > 0);
         let fault = fault.map(|fault| {
