@@ -486,6 +486,13 @@ pub struct NodeOptions {
     #[arg(env = "FUXI_CSI_CONNECTOR_DIR", hide_default_value = true)]
     pub connector_dir: PathBuf,
 
+    /// How long such a program may take for one step, before it is killed with all that it started
+    ///
+    /// Seconds, or for example 90s or 5m. Counts with --attach host only.
+    #[arg(long, value_name = "SECONDS", default_value = "120", value_parser = limit)]
+    #[arg(env = "FUXI_CSI_CONNECTOR_LIMIT")]
+    pub connector_limit: Duration,
+
     /// Use volumes that are raw files on an NFS export
     ///
     /// Off, since every host that can mount an export can write to every volume on it. Counts with --attach host only.
@@ -537,6 +544,13 @@ impl HostOptions {
     #[must_use]
     pub fn facts(&self) -> host::HostOptions {
         host::HostOptions { name: self.host_name.clone(), address: self.storage_address, multipath: self.multipath }
+    }
+}
+
+fn limit(text: &str) -> Result<Duration, String> {
+    match duration::parse(text)? {
+        Duration::ZERO => Err("nothing can be done in no time; write for example 120 or 5m".to_owned()),
+        limit => Ok(limit),
     }
 }
 

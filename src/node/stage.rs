@@ -555,7 +555,7 @@ impl<'a> Staging<'a> {
 
     async fn undo_all(&self, call: &Call) -> Result<()> {
         place::unmount_all(&*self.node.parts.mounter, &self.node.parts.host, call, &self.path).await?;
-        self.connector.disconnect(call, &self.link).await?;
+        unless_never_here(self.connector.disconnect(call, &self.link).await, &self.record)?;
         if self.record.formatting.is_some() {
             // An mkfs may have been interrupted: the next call has to know.
             return Ok(());
@@ -666,16 +666,32 @@ pub async fn unstage(node: &Node, call: &Call, volume: &VolumeId, staging_path: 
         refuse_if_mounted(node, call, volume, device).await?;
     }
     let (connector, link) = node.link(volume, Some(&record))?;
+    unless_never_here(take_away(node, call, &*connector, &link).await, &record)?;
+    node.records.remove(call, volume).await
+}
+
+async fn take_away(node: &Node, call: &Call, connector: &dyn Connector, link: &Link) -> Result<()> {
     if link.is_read_only()
-        && let Some(Source::Block(device)) = connector.locate(call, &link).await?
+        && let Some(Source::Block(device)) = connector.locate(call, link).await?
         && device.read_only
     {
         // Whoever gets the disk next under this driver may write.
         let command = Command::new("blockdev").arg("--setrw").arg(&device.path);
         node.parts.exec.run(call, command).await?;
     }
-    connector.disconnect(call, &link).await?;
-    node.records.remove(call, volume).await
+    connector.disconnect(call, link).await
+}
+
+/// Data that make no sense cannot have brought a device, and will make no more sense the next time: a volume of which nothing
+/// was ever here is not kept for ever because of them.
+fn unless_never_here(disconnected: Result<()>, record: &Record) -> Result<()> {
+    match disconnected {
+        Err(error) if error.is(Kind::InvalidArgument) && record.device.is_none() && !record.staged => {
+            tracing::info!(volume = %record.volume, %error, "nothing was connected, so there is nothing to disconnect");
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 /// Disconnecting a device under a mounted file system would lose what was written last.
