@@ -422,7 +422,7 @@ async fn read_tail(stream: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>
 
 #[cfg(test)]
 mod tests {
-    use super::{Command, Exec, SystemExec};
+    use super::{Command, Exec, Output, SystemExec, beginning};
     use crate::call::Call;
     use crate::error::Kind;
     use std::time::{Duration, Instant};
@@ -442,6 +442,18 @@ mod tests {
         assert_eq!((output.code, output.stdout.as_str()), (3, "out\n"));
         let error = output.success().unwrap_err().to_string();
         assert!(error.contains("exit code 3: bad news") && error.contains("sh -c"), "{error}");
+    }
+
+    #[test]
+    fn one_endless_line_does_not_hide_the_others() {
+        let endless = "ä".repeat(10_000);
+        let said = format!("first\n{endless}\nlast");
+        let words = Output::of(&Command::new("x"), 1, "", said).last_words();
+        assert!(words.starts_with("first / ääää") && words.ends_with("ä… / last") && words.len() < 400, "{words}");
+        for (text, longest, cut) in [("abc", 3, "abc"), ("abc", 2, "ab…"), ("aä", 2, "a…"), ("", 0, ""), ("ä", 0, "…")]
+        {
+            assert_eq!(beginning(text, longest), cut);
+        }
     }
 
     #[tokio::test]

@@ -24,6 +24,21 @@ async fn a_host_program_that_is_missing_is_named_with_where_it_was_looked_for() 
 }
 
 #[tokio::test]
+async fn a_portal_that_nobody_serves_may_be_served_later() {
+    let Some(machine) = Machine::new(Kernel::Host) else { return };
+    let plugin = Plugin::start(machine, &[]).await;
+    // Bound and not listened at, so nobody else gets it.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let portal = socket.local_addr().unwrap().to_string();
+    let data = json!({
+        "target_portal": portal, "target_iqn": "iqn.2010-10.org.openstack:volume-1", "target_lun": 1,
+    });
+    let answer = plugin.stage(&Volume::of("iscsi", data)).await;
+    plugin.assert_refused("no portal", answer, Code::Unavailable, &[&portal, "iqn.2010-10.org.openstack:volume-1"]);
+}
+
+#[tokio::test]
 async fn data_that_could_be_anything_else_in_a_path_or_a_command_are_refused() {
     let Some(machine) = Machine::new(Kernel::Host) else { return };
     let plugin = Plugin::start(machine, &[]).await;

@@ -136,7 +136,20 @@ impl Plugin {
         self.stage_as(request).await
     }
 
+    /// As often as it is in use still, which udev may be the cause of.
     pub(crate) async fn unstage(&self, volume: &Volume) -> Result<(), Status> {
+        let begun = Instant::now();
+        loop {
+            match self.unstage_once(volume).await {
+                Err(status) if status.code() == Code::Aborted && begun.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn unstage_once(&self, volume: &Volume) -> Result<(), Status> {
         let request =
             proto::NodeUnstageVolumeRequest { volume_id: volume.id.clone(), staging_target_path: STAGING.to_owned() };
         self.client.clone().node_unstage_volume(asked(request)).await.map(drop)
@@ -169,6 +182,7 @@ impl Plugin {
             assert!(refused.message().contains("when it is staged the next time"), "{refused}");
             self.unpublish(volume).await.unwrap();
             self.unstage(volume).await.unwrap();
+            self.assert_nothing_left("before it is staged the next time");
             self.stage(volume).await.unwrap();
             self.publish(volume).await.unwrap();
         }
@@ -208,7 +222,11 @@ impl Plugin {
     pub(crate) fn leftovers(&self) -> Vec<String> {
         let mounts = self.mounts().into_iter().map(|(path, _)| format!("mount {}", path.display()));
         let records = self.machine.names("plugin/volumes").into_iter().map(|name| format!("record {name}"));
-        let devices = self.machine.loop_devices().into_iter().map(|(device, file)| format!("{device:?} of {file}"));
+        let devices = self
+            .machine
+            .loop_devices()
+            .into_iter()
+            .map(|(device, file)| format!("device {} of {file}", device.display()));
         let own = self.process.0.id();
         let programs = self.machine.processes().into_iter().filter(|(id, _)| *id != own);
         let programs = programs.map(|(id, line)| format!("process {id} {line}"));
@@ -226,10 +244,13 @@ impl Plugin {
         self.assert_nothing_left(about);
     }
 
-    /// That a volume left nothing. Processes that were killed need a moment to be gone.
+    /// That a volume left nothing. Processes that were killed need a moment to be gone, and so do loop devices while
+    /// somebody else of this host (udev) looks at them.
     pub(crate) fn assert_nothing_left(&self, about: &str) {
         let begun = Instant::now();
-        while begun.elapsed() < PATIENCE && self.leftovers().iter().any(|left| left.starts_with("process")) {
+        while begun.elapsed() < PATIENCE
+            && self.leftovers().iter().any(|left| !left.starts_with("mount") && !left.starts_with("record"))
+        {
             std::thread::sleep(Duration::from_millis(10));
         }
         assert_eq!(self.leftovers(), Vec::<String>::new(), "{about}");

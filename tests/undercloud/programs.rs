@@ -110,6 +110,30 @@ fn left_by(plugin: &Plugin) -> String {
 }
 
 #[tokio::test]
+async fn what_is_on_a_device_already_is_neither_overwritten_nor_left_connected() {
+    let Some(machine) = Machine::new(Kernel::Host) else { return };
+    machine.write("/connectors/scaleio", PROGRAM, 0o755);
+    machine.image("/srv/image", 64 * MIB);
+    let plugin = Plugin::start(machine, &[]).await;
+    let volume = Volume { size: Some(64 * MIB), ..Volume::of("scaleio", json!({})) };
+    let image = plugin.machine.path("/srv/image");
+    // Where it begins, and what is found there.
+    for (about, at, signature, words) in [
+        ("LUKS", 0, &b"LUKS\xba\xbe\x00\x01"[..], "holds crypto_LUKS"),
+        ("no signature", MIB, &b"somebody's data"[..], "is not formatted"),
+    ] {
+        let mut content = vec![0; 8 << 20];
+        let at = usize::try_from(at).unwrap();
+        content[at..at + signature.len()].copy_from_slice(signature);
+        fs::write(&image, &content).unwrap();
+        plugin.machine.image("/srv/image", 64 * MIB);
+        let answer = plugin.stage(&volume).await;
+        plugin.assert_refused(about, answer, tonic::Code::FailedPrecondition, &[words]);
+        assert_eq!(fs::read(&image).unwrap()[..8 << 20], content, "{about}: it was written to");
+    }
+}
+
+#[tokio::test]
 async fn a_program_that_goes_away_while_its_volume_is_staged_is_missed_and_nothing_is_forgotten() {
     let Some(machine) = Machine::new(Kernel::Host) else { return };
     machine.write("/connectors/scaleio", PROGRAM, 0o755);
