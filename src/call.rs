@@ -13,6 +13,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+/// The target of the log lines that say which step begins: those that change something on this machine. Shown with
+/// `--log-level info,fuxi_csi::steps=debug`.
+pub const STEPS: &str = "fuxi_csi::steps";
+
 /// The time that an RPC without a deadline gets.
 pub const DEFAULT_TIME: Duration = Duration::from_secs(180);
 
@@ -71,6 +75,12 @@ impl Call {
     /// [`Kind::Deadline`].
     pub fn check(&self, doing: &str) -> Result<()> {
         if self.is_over() { Err(self.over(doing)) } else { Ok(()) }
+    }
+
+    /// Tells the log that a step begins which changes something on this machine. Whoever dies in it leaves what the next
+    /// call has to take up, so no step goes without.
+    pub fn step(&self, doing: &str) {
+        tracing::debug!(target: STEPS, "{doing}");
     }
 
     /// Waits for a future, at most until the call is over. `doing` says what was waited for.

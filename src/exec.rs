@@ -351,6 +351,9 @@ impl Exec for SystemExec {
     async fn run(&self, call: &Call, command: Command) -> Result<Output> {
         let doing = format!("run `{command}`");
         call.check(&doing)?;
+        if command.to_the_end {
+            call.step(&doing);
+        }
         let started = Instant::now();
         let limited = tokio::time::timeout(command.limit, self.run_to_its_end(&command));
         let ended = if command.to_the_end { limited.await } else { call.bound(&doing, limited).await? };

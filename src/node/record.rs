@@ -96,6 +96,7 @@ impl Records {
         let text = serde_json::to_vec_pretty(record)
             .map_err(|error| Error::internal(format!("record of volume {}", record.volume)).because(error))?;
         let directory = self.directory.clone();
+        call.step(&format!("write record {}", path.display()));
         blocking::run(call, "write the volume's record", move || {
             write_durably(&directory, &path, &text)
                 .map_err(|error| Error::internal(format!("write record {}", path.display())).because(error))
@@ -123,6 +124,7 @@ impl Records {
     /// `Internal`: it cannot be removed.
     pub async fn remove(&self, call: &Call, volume: &VolumeId) -> Result<()> {
         let (path, directory) = (self.path(volume), self.directory.clone());
+        call.step(&format!("remove record {}", path.display()));
         blocking::run(call, "remove the volume's record", move || {
             let removed = match fs::remove_file(&path) {
                 Ok(()) => File::open(&directory).and_then(|directory| directory.sync_all()),

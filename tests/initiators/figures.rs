@@ -1,8 +1,9 @@
 //! Figures: how long staging takes, against the same steps done by hand with the usual programs, in turns in one guest.
 
 use crate::csi::Node;
-use crate::kill::{Plugin, SOCKET, Trial};
+use crate::kill::Trial;
 use crate::machine::{link, only_in_the_guest, sh};
+use crate::plugin::{Plugin, SOCKET};
 use crate::{iscsi, nvmeof};
 use fuxi_csi::node::connector::Link;
 use serde_json::json;

@@ -190,6 +190,65 @@ async fn a_volume_grows_while_it_is_mounted() {
     assert_eq!(left(), Vec::<String>::new());
 }
 
+/// As Cinder may write it, and as it is meant.
+const SIX: [&str; 2] = ["[FD00:9:0:0::1]:3260", "[fd00:9::1]:3260"];
+
+#[tokio::test]
+#[ignore = "runs in the guest: tests/guest/initiators"]
+async fn a_volume_at_an_ipv6_address_is_attached_written_grown_and_detached() {
+    let connector = connector();
+    sh(&format!("address fd00:9::1; iscsi_target {IQN} {}; iscsi >&2", SIX[1]));
+    lun(3, "a");
+    let mut link = single(3);
+    link.connection.data["target_portal"] = json!(SIX[0]);
+    let disk = attach(&connector, &link).await.unwrap();
+    assert_eq!((disk.size, disk.wwid.clone()), (Bytes::new(64 * MIB), identity("a")));
+    assert_eq!(sh("cat /sys/class/iscsi_connection/*/persistent_address"), "fd00:9::1");
+    link.device = Some(disk.clone());
+    assert_eq!(attach(&connector, &link).await.unwrap(), disk, "again changes nothing");
+    assert_eq!(names("/sys/class/iscsi_session", "session").len(), 1);
+    assert_eq!(located(&self::connector(), &link).await, Some(disk.clone()), "another process finds it");
+    assert!(sh("cat /etc/iscsi/nodes/*/*").contains("node.startup = manual"));
+
+    sh(&format!("mkfs.ext4 -q {0}; mount {0} /mnt; echo kept >/mnt/file; grow_disk a 128M", disk.path.display()));
+    let grown = device(connector.rescan(&call(), &link, Bytes::new(128 * MIB)).await.unwrap());
+    assert_eq!(grown.size, Bytes::new(128 * MIB));
+    sh(&format!("resize2fs {0} 2>&1; umount /mnt; fsck.ext4 -f -n {0}", disk.path.display()));
+    connector.disconnect(&call(), &link).await.unwrap();
+    assert_eq!(left(), Vec::<String>::new());
+
+    link.connection.size = Some(Bytes::new(128 * MIB));
+    let disk = attach(&connector, &link).await.unwrap();
+    sh(&format!("mount {} /mnt; grep -x kept /mnt/file; umount /mnt", disk.path.display()));
+    connector.disconnect(&call(), &link).await.unwrap();
+    assert_eq!(left(), Vec::<String>::new());
+
+    sh("ip address del fd00:9::1/128 dev portals");
+    let error = attach(&connector, &link).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+    assert!(error.to_string().contains(SIX[1]), "{error}");
+    assert_eq!(left(), Vec::<String>::new());
+}
+
+#[tokio::test]
+#[ignore = "runs in the guest: tests/guest/initiators"]
+async fn portals_of_ipv4_and_ipv6_are_two_paths_of_one_map() {
+    let connector = connector();
+    sh(&format!("address 10.9.0.1; address fd00:9::1; iscsi_target {IQN} 10.9.0.1:3260 {}; multipath >&2", SIX[1]));
+    lun(1, "a");
+    let mut link = plural(1);
+    link.connection.data["target_portals"] = json!(["10.9.0.1:3260", SIX[0]]);
+    let disk = attach(&connector, &link).await.unwrap();
+    assert!(disk.name.starts_with("dm-"), "{disk:?}");
+    assert_eq!(names(&format!("/sys/class/block/{}/slaves", disk.name), "").len(), 2);
+    write_and_verify(&disk, "over both");
+    sh("grow_disk a 128M");
+    let grown = device(connector.rescan(&call(), &link, Bytes::new(128 * MIB)).await.unwrap());
+    assert_eq!((grown.size, read(&grown)), (Bytes::new(128 * MIB), "over both".to_owned()));
+    connector.disconnect(&call(), &link).await.unwrap();
+    assert_eq!(left(), Vec::<String>::new());
+}
+
 #[tokio::test]
 #[ignore = "runs in the guest: tests/guest/initiators"]
 async fn a_lun_that_another_volume_got_is_never_taken_for_the_volume() {

@@ -1,67 +1,34 @@
-//! The node plug-in is killed again and again: at moments spread evenly over staging, growing and unstaging. Each time it is
-//! started again and asked once more, as an orchestrator would. Then everything must be as if nothing had happened.
+//! The node plug-in is killed in every step of staging, growing and unstaging, as it logs them
+//! ([`fuxi_csi::call::STEPS`]): in the first step of each, with the next volume in the second, and so on until they are
+//! through without coming that far. Each time it is started again and asked once more, as an orchestrator would. Then
+//! everything must be as if nothing had happened.
 //!
 //! Every second time the programs that it had started die with it, as in a container; the other times they go on alone.
 
 use crate::csi::{Node, connect, timed};
-use crate::machine::{names, only_in_the_guest, sh, try_sh, wait_until};
+use crate::machine::{names, only_in_the_guest, sh, wait_until};
+use crate::plugin::{Plugin, SOCKET};
 use crate::{iscsi, nvmeof, rbd};
 use fuxi_csi::csi::proto::node_client::NodeClient;
 use fuxi_csi::initiator::Initiator;
 use fuxi_csi::node::connector::Link;
 use fuxi_csi::seal::{Binding, seal};
 use std::collections::BTreeMap;
-use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use tokio::task::JoinHandle;
-use tonic::{Code, Response, Status};
+use tonic::{Code, Status};
 
-pub(crate) const SOCKET: &str = "unix:///run/fuxi.sock";
-const PLUGIN_DIR: &str = "/var/lib/fuxi";
-
-/// How many moments, unless `FUXI_KILLS` says otherwise.
-const MOMENTS: u32 = 6;
-
-/// The driver's process, with a session of its own.
-pub(crate) struct Plugin {
-    process: Child,
-}
-
-impl Plugin {
-    pub(crate) fn start() -> Self {
-        let log = std::fs::File::options().create(true).append(true).open("/tmp/node.log").unwrap();
-        let process = Command::new("setsid")
-            .args(["/share/fuxi-csi", "node", "--attach", "host", "--endpoint", SOCKET, "--plugin-dir", PLUGIN_DIR])
-            .args(["--host-name", "guest", "--storage-address", "10.0.2.15", "--zone", "z"])
-            .env_clear()
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .process_group(0)
-            .spawn()
-            .unwrap();
-        Self { process }
-    }
-
-    pub(crate) fn kill(mut self, with_its_programs: bool) {
-        let pid = self.process.id();
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-        if with_its_programs {
-            let _ = try_sh(&format!("pkill -KILL -s {pid}"));
-        }
-    }
-}
+/// More steps than any operation has.
+const FAR_TOO_MANY: u32 = 80;
 
 /// One of the three operations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Operation {
     Stage,
     Grow,
     Unstage,
 }
+
+const OPERATIONS: [Operation; 3] = [Operation::Stage, Operation::Grow, Operation::Unstage];
 
 /// A volume of the sweep, and what the plug-in is asked to do with it.
 pub(crate) struct Trial {
@@ -84,68 +51,57 @@ impl Trial {
         connection.to_context().unwrap()
     }
 
-    /// Begins an operation.
-    async fn begin(&self, operation: Operation) -> JoinHandle<Result<(), Status>> {
+    /// Asks once.
+    async fn ask(&self, operation: Operation, context: &BTreeMap<String, String>) -> Result<(), Status> {
         let mut rpcs = NodeClient::new(connect(SOCKET).await);
-        let (volume, size) = (self.volume.clone(), self.size);
-        let context = if operation == Operation::Stage { self.context().await } else { BTreeMap::new() };
-        tokio::spawn(async move {
-            match operation {
-                Operation::Stage => {
-                    rpcs.node_stage_volume(timed(Node::stage_request(&volume, &context))).await.map(drop)
-                }
-                Operation::Grow => {
-                    let answer = rpcs.node_expand_volume(timed(Node::expand_request(&volume, 2 * size))).await;
-                    answer
-                        .map(Response::into_inner)
-                        .map(|said| assert!(said.capacity_bytes >= i64::try_from(2 * size).unwrap()))
-                }
-                Operation::Unstage => rpcs.node_unstage_volume(timed(Node::unstage_request(&volume))).await.map(drop),
+        let volume = &self.volume;
+        match operation {
+            Operation::Stage => rpcs.node_stage_volume(timed(Node::stage_request(volume, context))).await.map(drop),
+            Operation::Grow => {
+                let size = 2 * self.size;
+                let answer = rpcs.node_expand_volume(timed(Node::expand_request(volume, size))).await?;
+                assert!(answer.into_inner().capacity_bytes >= i64::try_from(size).unwrap());
+                Ok(())
             }
-        })
+            Operation::Unstage => rpcs.node_unstage_volume(timed(Node::unstage_request(volume))).await.map(drop),
+        }
     }
 
     /// Asks as an orchestrator does, until it is done.
-    async fn complete(&self, operation: Operation) {
+    async fn complete(&self, operation: Operation, context: &BTreeMap<String, String>) {
         let end = Instant::now() + Duration::from_secs(120);
-        loop {
-            match self.begin(operation).await.await.unwrap() {
-                Ok(()) => return,
-                Err(status) => {
-                    let is_passing =
-                        matches!(status.code(), Code::Aborted | Code::Unavailable | Code::DeadlineExceeded);
-                    println!("   {operation:?}: {:?} {}", status.code(), status.message());
-                    let log = || sh("tail -n 40 /tmp/node.log");
-                    assert!(
-                        is_passing && Instant::now() < end,
-                        "{operation:?} is refused for good: {status:?}\n{}",
-                        log()
-                    );
-                }
-            }
+        while let Err(status) = self.ask(operation, context).await {
+            let is_passing = matches!(status.code(), Code::Aborted | Code::Unavailable | Code::DeadlineExceeded);
+            println!("   {operation:?}: {:?} {}", status.code(), status.message());
+            assert!(
+                is_passing && Instant::now() < end,
+                "{operation:?} is refused for good: {status:?}\n{}",
+                sh("tail -n 40 /tmp/node.log")
+            );
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 
-    /// How long an operation takes if nobody disturbs it.
-    async fn measure(&self, operation: Operation) -> Duration {
-        let asked = self.begin(operation).await;
-        let started = Instant::now();
-        asked.await.unwrap().unwrap();
-        started.elapsed()
-    }
-
-    /// Kills the plug-in this long after the beginning; gives the one that takes its place. Whether it was in time.
-    async fn kill_after(&self, plugin: Plugin, operation: Operation, moment: Duration, whole: bool) -> (Plugin, bool) {
-        let asked = self.begin(operation).await;
-        tokio::time::sleep(moment).await;
-        let was_in_time = !asked.is_finished();
-        plugin.kill(whole);
-        // Not to be sent once more by the one who sent it.
-        asked.abort();
+    /// Kills the plug-in in this step of an operation; gives the one that takes its place, and the step. None if the operation
+    /// is through before.
+    async fn kill_in(
+        &self,
+        plugin: Plugin,
+        step: u32,
+        delay: Duration,
+        operation: Operation,
+        context: &BTreeMap<String, String>,
+    ) -> (Plugin, Option<String>) {
+        plugin.kill_in_step(step, delay);
+        let answer = self.ask(operation, context).await;
+        let Some(killed_in) = plugin.was_killed_in() else {
+            assert!(answer.is_ok(), "{operation:?}: {answer:?}");
+            return (plugin, None);
+        };
+        plugin.bury(step % 2 == 0);
         let plugin = Plugin::start();
-        self.complete(operation).await;
-        (plugin, was_in_time)
+        self.complete(operation, context).await;
+        (plugin, Some(killed_in))
     }
 }
 
@@ -161,72 +117,99 @@ struct Storage {
     left: fn() -> Vec<String>,
 }
 
-/// Stages, grows and unstages one volume after the other, with a kill in each of the three.
+/// Stages, grows and unstages one volume after the other, with a kill in each of the three, until every step had its kill;
+/// `FUXI_KILLS` times, from the second time on at some moment of the step.
 async fn sweep(storage: &Storage) {
     only_in_the_guest();
-    let moments = std::env::var("FUXI_KILLS").map_or(MOMENTS, |text| text.parse().unwrap());
+    let times = std::env::var("FUXI_KILLS").map_or(1, |text| text.parse().unwrap());
     let mut plugin = Plugin::start();
-    let mut times = [Duration::ZERO; 3];
-    let mut in_time = [0; 3];
-    // The first ones are left alone: one to warm up, one to be measured. No call takes as long as another, so some moments
-    // come after the end; then there are more rounds, with what was learned from that.
-    let enough = |in_time: &[u32; 3]| in_time.iter().all(|count| *count >= moments / 2);
-    for number in 0..3 * moments + 2 {
-        if number >= moments + 2 && enough(&in_time) {
-            break;
-        }
-        let link = (storage.make)(number);
-        let volume = format!("5a1c7b52-0d0f-4a57-9f34-{number:012}");
-        let size = link.connection.size.unwrap().get();
-        let trial = Trial { volume, link, size };
-        let staged = Node::staged(&trial.volume);
-        sh(&format!("mkdir -p {staged}"));
-        for (at, operation) in [Operation::Stage, Operation::Grow, Operation::Unstage].into_iter().enumerate() {
-            if operation == Operation::Grow {
-                (storage.grow)(number);
+    let mut number = 0;
+    for time in 0..times {
+        let mut steps: BTreeMap<Operation, Vec<String>> = BTreeMap::new();
+        let mut through: Vec<Operation> = Vec::new();
+        for step in 1.. {
+            assert!(step <= FAR_TOO_MANY, "{steps:?}");
+            let delay = Duration::from_millis(if time == 0 { 0 } else { fastrand::u64(..300) });
+            let link = (storage.make)(number);
+            let volume = format!("5a1c7b52-0d0f-4a57-9f34-{number:012}");
+            let size = link.connection.size.unwrap().get();
+            let trial = Trial { volume, link, size };
+            std::fs::create_dir_all(Node::staged(&trial.volume)).unwrap();
+            let context = trial.context().await;
+            for operation in OPERATIONS {
+                if operation == Operation::Grow {
+                    (storage.grow)(number);
+                }
+                if through.contains(&operation) {
+                    trial.complete(operation, &context).await;
+                } else {
+                    let (next, killed_in) = trial.kill_in(plugin, step, delay, operation, &context).await;
+                    plugin = next;
+                    println!("{operation:?}, step {step}: {}", killed_in.as_deref().unwrap_or("there is none"));
+                    match killed_in {
+                        Some(step) => steps.entry(operation).or_default().push(step),
+                        None => through.push(operation),
+                    }
+                }
+                look_at(&trial, number, operation);
             }
-            if number < 2 {
-                times[at] = trial.measure(operation).await;
-            } else {
-                // Somewhere in the numberth part of it.
-                let moment =
-                    times[at].mul_f64((f64::from((number - 2) % moments) + fastrand::f64()) / f64::from(moments));
-                let (next, was_in_time) = trial.kill_after(plugin, operation, moment, number % 2 == 0).await;
-                plugin = next;
-                in_time[at] += u32::from(was_in_time);
-                if !was_in_time {
-                    times[at] = times[at].min(moment);
-                }
-                println!(
-                    "round {number}: killed {moment:?} after the beginning of {operation:?}, in time: {was_in_time}"
-                );
-            }
-            match operation {
-                Operation::Stage => {
-                    assert_eq!(sh(&format!("grep -c ' {staged} ' /proc/mounts")), "1", "mounted once");
-                    sh(&format!("echo {number} >{staged}/number; sync -f {staged}"));
-                }
-                Operation::Grow => {
-                    let grown: u64 = sh(&format!("df -B1 --output=size {staged} | tail -1")).parse().unwrap();
-                    assert!(grown > trial.size * 3 / 2, "{grown}");
-                    assert_eq!(sh(&format!("cat {staged}/number")), number.to_string());
-                }
-                Operation::Unstage => {}
+            let records = || names(&format!("{}/volumes", crate::plugin::DIRECTORY), "");
+            let nothing = || (storage.left)().is_empty() && records().is_empty();
+            // A program that outlived the plug-in may not be through yet.
+            wait_until(&format!("nothing is left: {:?} {:?}", (storage.left)(), records()), nothing);
+            let look =
+                format!("fsck.ext4 -f -n $device; mount -o ro $device /mnt; grep -x {number} /mnt/number; umount /mnt");
+            (storage.look_and_remove)(number, &look);
+            number += 1;
+            if through.len() == OPERATIONS.len() {
+                break;
             }
         }
-        let records = || names(&format!("{PLUGIN_DIR}/volumes"), "");
-        let nothing = || (storage.left)().is_empty() && records().is_empty();
-        // A program that outlived the plug-in may not be through yet.
-        wait_until(&format!("nothing is left: {:?} {:?}", (storage.left)(), records()), nothing);
-        assert_eq!(sh("grep -c /run/staged /proc/mounts || true"), "0");
-        let look =
-            format!("fsck.ext4 -f -n $device; mount -o ro $device /mnt; grep -x {number} /mnt/number; umount /mnt");
-        (storage.look_and_remove)(number, &look);
+        let counts: Vec<_> = steps.iter().map(|(operation, steps)| format!("{operation:?} {}", steps.len())).collect();
+        println!("killed in every step: {}", counts.join(", "));
+        let has = |operation, words: &str| steps[&operation].iter().any(|step| step.contains(words));
+        // Those that every kind of volume has, whatever the log calls the others.
+        for words in ["write record", "mkfs.ext4", "mount "] {
+            assert!(has(Operation::Stage, words), "{words} is no step of staging: {steps:?}");
+        }
+        assert!(has(Operation::Grow, "resize2fs"), "{steps:?}");
+        assert!(has(Operation::Unstage, "unmount ") && has(Operation::Unstage, "remove record"), "{steps:?}");
     }
-    println!("they take: stage {:?}, grow {:?}, unstage {:?}", times[0], times[1], times[2]);
-    println!("killed in time: {in_time:?} of {moments} each");
-    assert!(enough(&in_time), "{in_time:?}");
     plugin.kill(true);
+}
+
+/// What has to be so after an operation, however often it was begun.
+fn look_at(trial: &Trial, number: u32, operation: Operation) {
+    let staged = Node::staged(&trial.volume);
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+    let count = mounts.lines().filter(|line| line.split(' ').nth(1) == Some(staged.as_str())).count();
+    let file = format!("{staged}/number");
+    match operation {
+        Operation::Stage => {
+            assert_eq!(count, 1, "mounted once");
+            std::fs::write(&file, format!("{number}\n")).unwrap();
+            std::fs::File::open(&file).unwrap().sync_all().unwrap();
+        }
+        Operation::Grow => {
+            let size = nix::sys::statvfs::statvfs(staged.as_str()).unwrap();
+            assert!(size.blocks() * size.fragment_size() > trial.size * 3 / 2, "{size:?}");
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("{number}\n"));
+        }
+        Operation::Unstage => assert!(!mounts.contains("/run/staged"), "{mounts}"),
+    }
+}
+
+#[tokio::test]
+#[ignore = "runs in the guest: tests/guest/initiators"]
+async fn over_iscsi_nothing_is_left_and_nothing_harmed() {
+    iscsi::target("iscsi");
+    sweep(&Storage {
+        make: |number| iscsi::single(lun(number)),
+        grow: grow_disk,
+        look_and_remove: remove_lun,
+        left: iscsi::left,
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -234,22 +217,30 @@ async fn sweep(storage: &Storage) {
 async fn of_two_paths_over_iscsi_nothing_is_left_and_nothing_harmed() {
     iscsi::target("multipath");
     sweep(&Storage {
-        make: |number| {
-            let disk = format!("killed-{number}");
-            iscsi::lun(number, &disk);
-            iscsi::plural(number)
-        },
-        grow: |number| drop(sh(&format!("grow_disk killed-{number} 128M"))),
-        look_and_remove: |number, look| {
-            let iqn = iscsi::IQN;
-            sh(&format!(
-                "iscsi_lun_remove {iqn} {number}; rmdir $lio/core/iblock_0/killed-{number}; device=$(device_of killed-{number}); \
-                 {look}; remove_disk killed-{number}"
-            ));
-        },
+        make: |number| iscsi::plural(lun(number)),
+        grow: grow_disk,
+        look_and_remove: remove_lun,
         left: iscsi::left,
     })
     .await;
+}
+
+/// A LUN of that number with a disk of its own.
+fn lun(number: u32) -> u32 {
+    iscsi::lun(number, &format!("killed-{number}"));
+    number
+}
+
+fn grow_disk(number: u32) {
+    sh(&format!("grow_disk killed-{number} 128M"));
+}
+
+fn remove_lun(number: u32, look: &str) {
+    let iqn = iscsi::IQN;
+    sh(&format!(
+        "iscsi_lun_remove {iqn} {number}; rmdir $lio/core/iblock_0/killed-{number}; device=$(device_of killed-{number}); \
+         {look}; remove_disk killed-{number}"
+    ));
 }
 
 #[tokio::test]
@@ -258,7 +249,7 @@ async fn of_two_paths_over_nvme_nothing_is_left_and_nothing_harmed() {
     nvmeof::two_ports();
     sweep(&Storage {
         make: |number| nvmeof::link_to(&nvmeof::namespace(number + 1, &format!("killed-{number}"))),
-        grow: |number| drop(sh(&format!("grow_disk killed-{number} 128M"))),
+        grow: grow_disk,
         look_and_remove: |number, look| {
             let (nqn, place) = (nvmeof::NQN, number + 1);
             sh(&format!(

@@ -5,14 +5,24 @@ use fuxi_csi::error::Result;
 use fuxi_csi::model::{AccessMode, Bytes, Connection, Secrets};
 use fuxi_csi::node::connector::{Connector, Link, Source};
 use fuxi_csi::node::device::Device;
+use fuxi_csi::observe::logs::{Format, start};
+use nix::fcntl::OFlag;
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 pub(crate) const MIB: u64 = 1 << 20;
 
-/// Refuses to go on anywhere but in the guest: the tests drop sessions and devices.
+/// Refuses to go on anywhere but in the guest: the tests drop sessions and devices. Shows what the connectors log if
+/// `FUXI_LOG` has a filter for that.
 pub(crate) fn only_in_the_guest() {
     assert!(std::env::var_os("FUXI_GUEST").is_some(), "run by tests/guest/initiators, in the guest only");
+    if let Ok(filter) = std::env::var("FUXI_LOG") {
+        // A second connector of one test finds it started.
+        drop(start(Format::Text, &filter));
+    }
 }
 
 /// Runs a bash script with the functions of `inside/initiators`; returns what it wrote.
@@ -75,16 +85,36 @@ pub(crate) async fn located(connector: &dyn Connector, link: &Link) -> Option<De
     connector.locate(&call(), link).await.unwrap().map(device)
 }
 
+/// How much is written and read at once.
+const BLOCK: usize = 4096;
+
+/// A block in memory as the kernel wants it for a disk without its cache: at an address that is a multiple of its size.
+fn with_block<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
+    let mut memory = vec![b' '; 2 * BLOCK];
+    let start = memory.as_ptr().align_offset(BLOCK);
+    work(&mut memory[start..start + BLOCK])
+}
+
+/// Opens a device past the cache of the machine.
+fn open(device: &Device, options: &mut OpenOptions) -> File {
+    options.custom_flags(OFlag::O_DIRECT.bits()).open(&device.path).unwrap()
+}
+
 /// Writes this text onto a device and reads it back past the cache of the machine.
 pub(crate) fn write_and_verify(device: &Device, text: &str) {
-    let path = device.path.display();
-    sh(&format!("printf %-4096s '{text}' | dd of={path} bs=4096 count=1 oflag=direct conv=notrunc status=none"));
+    with_block(|block| {
+        block[..text.len()].copy_from_slice(text.as_bytes());
+        open(device, OpenOptions::new().write(true)).write_all(block).unwrap();
+    });
     assert_eq!(read(device), text);
 }
 
 /// What [`write_and_verify`] wrote.
 pub(crate) fn read(device: &Device) -> String {
-    sh(&format!("dd if={} bs=4096 count=1 iflag=direct status=none", device.path.display()))
+    with_block(|block| {
+        open(device, OpenOptions::new().read(true)).read_exact(block).unwrap();
+        String::from_utf8_lossy(block).trim().to_owned()
+    })
 }
 
 /// Waits until something is so.

@@ -20,5 +20,6 @@ mod kill;
 mod machine;
 mod nfs;
 mod nvmeof;
+mod plugin;
 mod rbd;
 mod trouble;

@@ -2,8 +2,9 @@
 //! What may be wrong with a target is beside each connector's tests.
 
 use crate::csi::{Node, timed};
-use crate::kill::{Plugin, SOCKET, Trial};
+use crate::kill::Trial;
 use crate::machine::{MIB, attach, link, names, only_in_the_guest, sh};
+use crate::plugin::{Plugin, SOCKET};
 use crate::{iscsi, nvmeof};
 use fuxi_csi::error::Kind;
 use fuxi_csi::exec::SystemExec;

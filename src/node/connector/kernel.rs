@@ -67,6 +67,7 @@ pub(super) async fn tell(
     command: impl Into<Vec<u8>>,
 ) -> Result<io::Result<()>> {
     let (kernel, held, command) = (Arc::clone(kernel), held.clone(), command.into());
+    call.step(doing);
     tracing::debug!(file = %file.display(), doing, "telling the kernel");
     let work = tokio::task::spawn_blocking(move || {
         let _held = held;

@@ -49,12 +49,13 @@ async fn on_its_thread(
     time: Duration,
     flush: fn(&File) -> io::Result<()>,
 ) -> Result<Left> {
+    let doing = format!("flush {}", device.path.display());
+    call.step(&doing);
     let (path, held) = (device.path.clone(), held.clone());
     let work = tokio::task::spawn_blocking(move || {
         let _held = held;
         flush(&OpenOptions::new().read(true).custom_flags(OFlag::O_EXCL.bits()).open(path)?)
     });
-    let doing = format!("flush {}", device.path.display());
     let Ok(ended) = call.bound(&doing, tokio::time::timeout(time, work)).await? else {
         return Err(Error::new(
             Kind::Unavailable,

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
 /// The longest pause between two looks.
-const LONGEST_PAUSE: Duration = Duration::from_millis(400);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Looks until there is something, for at most this time; none if it is over, or the call nearly is: an answer that says
 /// what is missing helps more than no answer.

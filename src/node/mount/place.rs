@@ -57,6 +57,7 @@ pub async fn resolve(call: &Call, path: &Path) -> Result<PathBuf> {
 /// `WrongState`: it is something else. `Internal`: it cannot be made.
 pub async fn make(call: &Call, path: &Path, shape: Shape) -> Result<bool> {
     let path = path.to_owned();
+    call.step(&format!("make {}", path.display()));
     blocking::run(call, &format!("make {}", path.display()), move || {
         if let Some(parent) = path.parent() {
             let made = DirBuilder::new().recursive(true).mode(0o750).create(parent);
@@ -91,6 +92,7 @@ pub async fn make(call: &Call, path: &Path, shape: Shape) -> Result<bool> {
 /// `WrongState`: it is not empty. `Internal`: it cannot be removed.
 pub async fn remove(call: &Call, path: &Path) -> Result<()> {
     let path = path.to_owned();
+    call.step(&format!("remove {}", path.display()));
     blocking::run(call, &format!("remove {}", path.display()), move || {
         let failed = |error| Error::internal(format!("remove {}", path.display())).because(error);
         let metadata = match fs::symlink_metadata(&path) {

@@ -54,6 +54,7 @@ impl Mounter for SystemMounter {
     async fn mount(&self, call: &Call, mount: &Mount) -> Result<()> {
         let doing = format!("mount {} on {}", mount.source.display(), mount.target.display());
         call.check(&doing)?;
+        call.step(&doing);
         let wanted = mount.clone();
         self.patience
             .run(CHANGE_LIMIT, &doing, &mount.target, move || {
@@ -74,6 +75,7 @@ impl Mounter for SystemMounter {
     async fn bind(&self, call: &Call, source: &Path, target: &Path) -> Result<()> {
         let doing = format!("bind {} to {}", source.display(), target.display());
         call.check(&doing)?;
+        call.step(&doing);
         let (from, to) = (source.to_owned(), target.to_owned());
         self.patience
             .run(LOOK_LIMIT, &doing, target, move || {
@@ -85,6 +87,7 @@ impl Mounter for SystemMounter {
     async fn set_flags(&self, call: &Call, target: &Path, flags: MountFlags) -> Result<()> {
         let doing = format!("set mount flags of {}", target.display());
         call.check(&doing)?;
+        call.step(&doing);
         let to = target.to_owned();
         self.patience
             .run(LOOK_LIMIT, &doing, target, move || {
@@ -97,6 +100,7 @@ impl Mounter for SystemMounter {
     async fn unmount(&self, call: &Call, target: &Path, how: Unmount) -> Result<()> {
         let doing = format!("unmount {}", target.display());
         call.check(&doing)?;
+        call.step(&doing);
         // `sys_mount` has a wrong value for NOFOLLOW (that of open(2)), hence nix.
         let flags = match how {
             Unmount::Unused => MntFlags::UMOUNT_NOFOLLOW,

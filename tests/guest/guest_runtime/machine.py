@@ -77,6 +77,12 @@ class Guest:
         except (OSError, ValueError):
             return None
 
+    def processor_seconds(self):
+        """How much of the machine it has used: that says more than the clock where others work as well."""
+        with open("/proc/%d/stat" % self.pid()) as f:
+            user, system = f.read().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
     def start(self, attached=False):
         """Start and wait until it answers; attached: it ends when this process does."""
         if self.pid():

@@ -111,6 +111,7 @@ impl Iscsi {
         }
         let said = output.success().map(|_| ());
         let (host, target, chap) = (self.host.clone(), target.clone(), chap.cloned());
+        call.step(&format!("write how to log in to {target}"));
         blocking::run(call, "write the record of the target", move || {
             let unwritable = |error| {
                 Error::internal(format!("write the record of {target} for iscsid: is /etc/iscsi (or /var/lib/iscsi) of the \

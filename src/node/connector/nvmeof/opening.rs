@@ -116,7 +116,7 @@ impl NvmeOverFabrics {
     ) -> Result<(Vec<String>, Vec<String>)> {
         let mut refused = Vec::new();
         for way in ways {
-            let opening = self.opening(held, &target.subsystem, identity, way);
+            let opening = self.opening(call, held, &target.subsystem, identity, way);
             match call.bound("connect an NVMe path", opening).await? {
                 Ok(made) => return Ok((made.into_iter().collect(), refused)),
                 Err(reason) => refused.push(format!("{way}: {reason}")),
@@ -136,7 +136,7 @@ impl NvmeOverFabrics {
     ) -> Result<(Vec<String>, Vec<String>)> {
         let mut openings = JoinSet::new();
         for way in ways {
-            let opening = self.opening(held, &target.subsystem, identity, way);
+            let opening = self.opening(call, held, &target.subsystem, identity, way);
             openings.spawn(async move { (way, opening.await) });
         }
         let (mut made, mut refused) = (Vec::new(), Vec::new());
@@ -164,6 +164,7 @@ impl NvmeOverFabrics {
     /// Makes a controller; its name, or none if it is there already. The error says why not, for people.
     fn opening(
         &self,
+        call: &Call,
         held: &Held,
         subsystem: &Nqn,
         identity: &HostIdentity,
@@ -179,7 +180,7 @@ impl NvmeOverFabrics {
             identity.id
         );
         let (kernel, held, file) = (Arc::clone(&self.kernel), held.clone(), self.host.path(FABRICS));
-        let patience = self.times.portal;
+        let (call, patience) = (call.clone(), self.times.portal);
         async move {
             if transport == Transport::Tcp {
                 // The kernel would try for minutes, and nobody could stop it.
@@ -189,6 +190,7 @@ impl NvmeOverFabrics {
                     Err(_) => return Err(format!("no answer within {patience:?}")),
                 }
             }
+            call.step(&format!("connect {way}"));
             let work = tokio::task::spawn_blocking(move || {
                 let _held = held;
                 kernel.ask(&file, options.as_bytes())
