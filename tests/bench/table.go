@@ -193,6 +193,8 @@ func shareTargets() []target {
 	for _, name := range []string{"CreateVolume", "ControllerExpand", "CreateSnapshot", "Restore"} {
 		most("real: "+name+" / floor", 1.2, "x", ratio(rpc(name, "median_ms"), floorOf("real:floor."+name+".median_ms")))
 	}
+	// the floor's share has an access rule; with this driver it gets that when it is published
+	most("real: usable (create to published) / floor", 1.2, "x", ratio(rpc("usable", "median_ms"), floorOf("real:floor.CreateVolume.median_ms")))
 	most("real: whole life / "+rivalOfShares, .75, "x", toOther(rpc("whole", "median_ms")))
 	exactly("real: API calls when idle", 0, metric("real:idle.api_calls"))
 	most("start to first Probe", 15, "ms", metric("real:process.start_ms"))
