@@ -3,9 +3,17 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// The first look at a change of which nothing is known yet. It is never later than this after the start, whatever was
-/// learned: what took long under load may be quick now.
-pub(super) const FIRST_LOOK: Duration = Duration::from_millis(250);
+/// When the first look at a change comes, counted from its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FirstLook {
+    /// As long as nothing is known; and the latest, whatever was learned: what took long under load may be quick now.
+    pub guess: Duration,
+    /// The earliest, whatever was learned: such a change is never over before, so a look would show nothing.
+    pub never_before: Duration,
+}
+
+/// That of changes of which no more is known.
+pub(super) const FIRST_LOOK: FirstLook = FirstLook { guess: Duration::from_millis(250), never_before: Duration::ZERO };
 
 /// A learned time is trusted up to this multiple of the time already waited.
 const TRUST: u32 = 12;
@@ -23,15 +31,13 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// When to look next, counted from the start of the change, after having waited for `waited`. `never_before` is the
-    /// time before which such a change is never over, if that is known.
-    pub(super) fn next_look(&self, doing: &str, waited: Duration, never_before: Option<Duration>) -> Duration {
-        let first = never_before.unwrap_or(FIRST_LOOK);
+    /// When to look next, counted from the start of the change, after having waited for `waited`.
+    pub(super) fn next_look(&self, doing: &str, waited: Duration, first: FirstLook) -> Duration {
         let Some(usual) = self.usual.get(doing).copied() else {
-            return if waited < first { first } else { waited + (waited / 2).min(LONGEST_PAUSE) };
+            return if waited < first.guess { first.guess } else { waited + (waited / 2).min(LONGEST_PAUSE) };
         };
         let next = if waited.is_zero() {
-            never_before.unwrap_or(usual.min(FIRST_LOOK))
+            usual.min(first.guess).max(first.never_before)
         } else if waited < usual {
             usual.min(waited * TRUST)
         } else {
@@ -53,7 +59,7 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
-    use super::Pace;
+    use super::{FIRST_LOOK, FirstLook, Pace};
     use std::time::Duration;
 
     /// Runs changes of this length and gives the looks and the lag of the last one.
@@ -62,7 +68,7 @@ mod tests {
         for length in lengths {
             let (length, mut waited, mut looks) = (Duration::from_millis(*length), Duration::ZERO, 0);
             loop {
-                let next = pace.next_look("x", waited, None);
+                let next = pace.next_look("x", waited, FIRST_LOOK);
                 looks += 1;
                 if next >= length {
                     pace.learn("x", waited, next);
@@ -93,15 +99,23 @@ mod tests {
     }
 
     #[test]
-    fn nobody_looks_before_a_change_can_be_over() {
-        let never_before = Some(Duration::from_millis(600));
+    fn the_first_look_comes_as_guessed_then_as_learned_and_never_before_a_change_can_be_over() {
+        let ms = Duration::from_millis;
+        let first = FirstLook { guess: ms(600), never_before: ms(300) };
         let mut pace = Pace::default();
-        assert_eq!(pace.next_look("x", Duration::ZERO, never_before), Duration::from_millis(600));
-        for _ in 0..5 {
-            pace.learn("x", Duration::ZERO, Duration::from_millis(600));
+        assert_eq!(pace.next_look("x", Duration::ZERO, first), ms(600));
+        let mut looks = Vec::new();
+        for _ in 0..12 {
+            let look = pace.next_look("x", Duration::ZERO, first);
+            pace.learn("x", Duration::ZERO, look);
+            looks.push(look);
         }
-        assert_eq!(pace.next_look("x", Duration::ZERO, never_before), Duration::from_millis(600));
-        assert!(pace.next_look("x", Duration::from_millis(600), never_before) > Duration::from_millis(600));
+        assert!(looks.is_sorted_by(|a, b| a >= b) && looks.last() == Some(&ms(300)), "{looks:?}");
+        assert!(pace.next_look("x", ms(300), first) > ms(300));
+        for _ in 0..12 {
+            pace.learn("x", ms(600), ms(900));
+        }
+        assert_eq!(pace.next_look("x", Duration::ZERO, first), ms(600));
     }
 
     #[test]

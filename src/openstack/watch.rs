@@ -12,6 +12,8 @@ mod tests;
 
 use crate::call::Call;
 use crate::error::{Error, Result};
+use crate::openstack::pace::FIRST_LOOK;
+pub use crate::openstack::pace::FirstLook;
 use async_trait::async_trait;
 use schedule::{Ask, Schedule, Step};
 use std::fmt;
@@ -136,24 +138,23 @@ impl<S: Source> Watch<S> {
         id: &str,
         done: impl FnMut(Option<&S::Object>) -> Result<Option<T>> + Send + 'static,
     ) -> Result<T> {
-        self.until_not_before(call, doing, None, id, done).await
+        self.until_from(call, doing, FIRST_LOOK, id, done).await
     }
 
-    /// The same for a change that is never over before some time: a look before that would cost a request and show
-    /// nothing.
+    /// The same for a change of which is known when to look at it first.
     ///
     /// # Errors
     /// As [`Watch::until`].
-    pub async fn until_not_before<T: Send + 'static>(
+    pub async fn until_from<T: Send + 'static>(
         &self,
         call: &Call,
         doing: &'static str,
-        never_before: Option<Duration>,
+        first_look: FirstLook,
         id: &str,
         done: impl FnMut(Option<&S::Object>) -> Result<Option<T>> + Send + 'static,
     ) -> Result<T> {
         let (answer, answered) = oneshot::channel();
-        let key = self.add(call, doing, never_before, id, Box::new(Asked { answer: Some(answer), done }));
+        let key = self.add(call, doing, first_look, id, Box::new(Asked { answer: Some(answer), done }));
         let _registration = Registration { inner: &self.0, id, key };
         call.bound(doing, answered).await?.map_err(|_| Error::internal(format!("{doing} {id}: the watch has ended")))?
     }
@@ -162,12 +163,12 @@ impl<S: Source> Watch<S> {
         &self,
         call: &Call,
         doing: &'static str,
-        never_before: Option<Duration>,
+        first_look: FirstLook,
         id: &str,
         ask: Box<dyn Ask<S::Object>>,
     ) -> u64 {
         let mut schedule = self.0.lock();
-        let key = schedule.add(call, doing, never_before, id, ask);
+        let key = schedule.add(call, doing, first_look, id, ask);
         if schedule.looking {
             // A crowd is served by the next list anyway.
             let needs_a_look = !(self.0.source.has_list() && schedule.has_more_than_a_crowd());

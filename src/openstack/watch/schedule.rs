@@ -3,7 +3,7 @@
 use super::scouts::Scouts;
 use crate::call::Call;
 use crate::error::{Error, Result};
-use crate::openstack::pace::Pace;
+use crate::openstack::pace::{FirstLook, Pace};
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -60,7 +60,7 @@ struct Waiter<T> {
     key: u64,
     call: Call,
     doing: &'static str,
-    never_before: Option<Duration>,
+    first_look: FirstLook,
     since: Instant,
     /// Whether a list was asked for since.
     listed: bool,
@@ -127,7 +127,7 @@ impl<T> Schedule<T> {
         &mut self,
         call: &Call,
         doing: &'static str,
-        never_before: Option<Duration>,
+        first_look: FirstLook,
         id: &str,
         ask: Box<dyn Ask<T>>,
     ) -> u64 {
@@ -144,11 +144,11 @@ impl<T> Schedule<T> {
             key,
             call: call.clone(),
             doing,
-            never_before,
+            first_look,
             since: now,
             listed: false,
             seen: None,
-            next_look: now + self.pace.next_look(doing, Duration::ZERO, never_before),
+            next_look: now + self.pace.next_look(doing, Duration::ZERO, first_look),
             lists: 0,
             doubt: FIRST_DOUBT,
             next_doubt: now + FIRST_DOUBT,
@@ -335,7 +335,7 @@ impl<T> Schedule<T> {
             waiter.being_looked_at = false;
             waiter.seen = Some(when);
             let waited = when.saturating_duration_since(waiter.since).max(Duration::from_millis(1));
-            waiter.next_look = waiter.since + self.pace.next_look(waiter.doing, waited, waiter.never_before);
+            waiter.next_look = waiter.since + self.pace.next_look(waiter.doing, waited, waiter.first_look);
             self.put(id, waiter);
         }
     }

@@ -8,7 +8,7 @@ use super::export;
 use super::failure::{ended_in_error, wrong_state};
 use super::runtime_config::export_network;
 use super::share::{SHARED_CLIENT, await_settled};
-use super::{Cloud, ManilaProvider, NEVER_BEFORE};
+use super::{Cloud, FIRST_LOOK, ManilaProvider};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::initiator::Initiator;
@@ -330,7 +330,7 @@ async fn await_applied(call: &Call, cloud: &Cloud, share: &str, id: &str) -> Res
     let (share_id, id) = (share.to_owned(), id.to_owned());
     cloud
         .rules
-        .until_not_before(call, "allow access", NEVER_BEFORE, share, move |rules| {
+        .until_from(call, "allow access", FIRST_LOOK, share, move |rules| {
             let Some(rules) = rules else { return Err(Error::not_found(format!("share {share_id} is gone"))) };
             let Some(rule) = rules.iter().find(|rule| rule.id == id) else { return Ok(Some(Applied::Gone)) };
             Ok(applied(rule))
@@ -363,7 +363,7 @@ async fn await_revoked(call: &Call, cloud: &Cloud, share: &str, id: &str) -> Res
     let wanted = id.to_owned();
     let failed = cloud
         .rules
-        .until_not_before(call, "deny access", NEVER_BEFORE, share, move |rules| {
+        .until_from(call, "deny access", FIRST_LOOK, share, move |rules| {
             let rule = rules.into_iter().flatten().find(|rule| rule.id == wanted);
             Ok(match rule {
                 None => Some(false),

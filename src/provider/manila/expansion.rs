@@ -2,7 +2,7 @@
 
 use super::failure::{ended_in_error, wrong_state};
 use super::share::await_settled;
-use super::{Cloud, ManilaProvider, NEVER_BEFORE};
+use super::{Cloud, FIRST_LOOK, ManilaProvider};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Bytes, Capability, SizeRange, VolumeId};
@@ -75,7 +75,7 @@ async fn await_grown(call: &Call, cloud: &Cloud, id: &str, wanted: u64) -> Resul
     let _noted = cloud.notes.passing(id, "extending");
     cloud
         .shares
-        .until_not_before(call, "expand share", NEVER_BEFORE, id, move |seen| match seen {
+        .until_from(call, "expand share", FIRST_LOOK, id, move |seen| match seen {
             None => Err(Error::not_found("the share is gone")),
             Some(seen) => Ok(growing(&seen.object, wanted)),
         })

@@ -28,7 +28,7 @@ use crate::model::{
 use crate::openstack::client::Client;
 use crate::openstack::manila::{self, Backup, Manila, ObjectSource, Protocol, RuleSource, Share, Snapshot};
 use crate::openstack::notes::Notes;
-use crate::openstack::watch::Watch;
+use crate::openstack::watch::{FirstLook, Watch};
 use crate::provider::clouds::Clouds;
 use crate::provider::failure::Doubts;
 use crate::provider::names::Names;
@@ -42,10 +42,11 @@ use std::time::Duration;
 
 /// Manila's changes go through a queue, a scheduler or a driver that asks its storage: none of them is over before this,
 /// on no back end that was looked at.
-const NEVER_BEFORE: Option<Duration> = Some(Duration::from_millis(250));
+const FIRST_LOOK: FirstLook = FirstLook { guess: Duration::from_millis(250), never_before: Duration::from_millis(250) };
 
-/// The same for what the storage has to copy, make or clear away.
-const NEVER_BEFORE_MADE: Option<Duration> = Some(Duration::from_millis(500));
+/// The same for what the storage has to copy, make or clear away, which mostly takes longer.
+const FIRST_LOOK_AT_MADE: FirstLook =
+    FirstLook { guess: Duration::from_millis(500), never_before: Duration::from_millis(250) };
 
 /// How the provider behaves.
 #[derive(Debug, Clone)]

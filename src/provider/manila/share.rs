@@ -6,7 +6,7 @@
 
 use super::failure::{creation_refused, ended_in_error, wrong_state};
 use super::parameters::ShareParameters;
-use super::{Cloud, ManilaProvider, NEVER_BEFORE_MADE};
+use super::{Cloud, FIRST_LOOK_AT_MADE, ManilaProvider};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Bytes, ContentSource, Volume, VolumeId, VolumeSpec};
@@ -216,7 +216,7 @@ impl ManilaProvider {
         let _noted = cloud.notes.being_made(&share.id, &share.name);
         cloud
             .shares
-            .until_not_before(call, doing, NEVER_BEFORE_MADE, &share.id, |seen| match seen {
+            .until_from(call, doing, FIRST_LOOK_AT_MADE, &share.id, |seen| match seen {
                 Some(seen) => made(seen),
                 None => Ok(Some(Made::Gone)),
             })
@@ -320,7 +320,7 @@ impl ManilaProvider {
         let _noted = cloud.notes.leaving(id);
         let back = cloud
             .shares
-            .until_not_before(call, "delete share", NEVER_BEFORE_MADE, id, |seen| match seen.map(|seen| &seen.object) {
+            .until_from(call, "delete share", FIRST_LOOK_AT_MADE, id, |seen| match seen.map(|seen| &seen.object) {
                 None => Ok(Some(None)),
                 // What is deferred is Manila's alone: its quota is given back, and nobody can mount it.
                 Some(share) if share.status == ShareStatus::DeferredDeleting => Ok(Some(None)),

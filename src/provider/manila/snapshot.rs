@@ -4,7 +4,7 @@
 use super::backup::{describe_backup, remove_backup};
 use super::failure::{creation_refused, ended_in_error};
 use super::parameters::SnapshotType;
-use super::{Cloud, ManilaProvider, NEVER_BEFORE};
+use super::{Cloud, FIRST_LOOK, ManilaProvider};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Page, PageRequest, SnapshotFilter, SnapshotId, SnapshotSpec};
@@ -206,7 +206,7 @@ async fn await_ready(call: &Call, cloud: &Cloud, snapshot: manila::Snapshot) -> 
     let taken = match ready(Some(&snapshot))? {
         Some(taken) => taken,
         None => {
-            let wait = cloud.snapshots.until_not_before(call, "take snapshot", NEVER_BEFORE, &snapshot.id, |seen| {
+            let wait = cloud.snapshots.until_from(call, "take snapshot", FIRST_LOOK, &snapshot.id, |seen| {
                 ready(seen.map(|seen| &seen.object))
             });
             match tokio::time::timeout(SNAPSHOT_PATIENCE, wait).await {
@@ -279,7 +279,7 @@ pub(super) async fn await_gone(call: &Call, cloud: &Cloud, id: &str) -> Result<(
     let _noted = cloud.notes.leaving(id);
     let back = cloud
         .snapshots
-        .until_not_before(call, "delete snapshot", NEVER_BEFORE, id, |seen| match seen.map(|seen| &seen.object) {
+        .until_from(call, "delete snapshot", FIRST_LOOK, id, |seen| match seen.map(|seen| &seen.object) {
             None => Ok(Some(None)),
             Some(snapshot) if snapshot.status == SnapshotStatus::Deleting => Ok(None),
             Some(snapshot) => Ok(Some(Some(snapshot.clone()))),
