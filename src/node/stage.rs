@@ -269,7 +269,7 @@ impl<'a> Staging<'a> {
             return Ok(device);
         }
         let how = if self.read_only { "--setro" } else { "--setrw" };
-        let command = Command::new("blockdev").arg(how).arg(&device.path);
+        let command = Command::new("blockdev").arg(how).arg(&device.path).to_the_end();
         self.node.parts.exec.run(self.call, command).await?.success()?;
         let now = self.prove_again(&device).await?;
         if now.read_only == self.read_only {
@@ -671,7 +671,7 @@ pub async fn unstage(node: &Node, call: &Call, volume: &VolumeId, staging_path: 
         && device.read_only
     {
         // Whoever gets the disk next under this driver may write.
-        let command = Command::new("blockdev").arg("--setrw").arg(&device.path);
+        let command = Command::new("blockdev").arg("--setrw").arg(&device.path).to_the_end();
         node.parts.exec.run(call, command).await?;
     }
     connector.disconnect(call, &link).await?;
