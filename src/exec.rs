@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -38,6 +39,9 @@ const KEPT_STDERR: usize = 16 << 10;
 
 /// How many of the last lines of standard error go into an error message.
 const SHOWN_LINES: usize = 6;
+
+/// How much of a line goes into an error message, in bytes.
+const SHOWN_OF_A_LINE: usize = 300;
 
 /// What stands for a secret in whatever is shown.
 const REDACTED: &str = "[redacted]";
@@ -188,7 +192,17 @@ impl Output {
         let said = if self.stderr.trim().is_empty() { &self.stdout } else { &self.stderr };
         let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let shown = lines.get(lines.len().saturating_sub(SHOWN_LINES)..).unwrap_or_default();
+        let shown: Vec<_> = shown.iter().map(|line| beginning(line, SHOWN_OF_A_LINE)).collect();
         if shown.is_empty() { "it said nothing".to_owned() } else { shown.join(" / ") }
+    }
+}
+
+/// So many bytes of a text at most, cut between characters and visibly.
+#[must_use]
+pub fn beginning(text: &str, longest: usize) -> Cow<'_, str> {
+    match text.get(..text.floor_char_boundary(longest)) {
+        Some(start) if start.len() < text.len() => Cow::Owned(format!("{start}…")),
+        _ => Cow::Borrowed(text),
     }
 }
 
@@ -277,7 +291,13 @@ impl SystemExec {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| {
-                if error.kind() == io::ErrorKind::NotFound {
+                if error.kind() == io::ErrorKind::NotFound && Path::new(&command.program).is_absolute() {
+                    Error::wrong_state(format!(
+                        "{} cannot be started: it is not there (any more), or what its first line (`#!`) or its own \
+                         loader names is not; see that all of it is on this node, or in the driver's image",
+                        path.display()
+                    ))
+                } else if error.kind() == io::ErrorKind::NotFound {
                     self.forget(&command.program);
                     self.missing(&command.program)
                 } else {
@@ -405,7 +425,7 @@ async fn read_tail(stream: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>
 
 #[cfg(test)]
 mod tests {
-    use super::{Command, Exec, SystemExec};
+    use super::{Command, Exec, Output, SystemExec, beginning};
     use crate::call::Call;
     use crate::error::Kind;
     use std::time::{Duration, Instant};
@@ -425,6 +445,18 @@ mod tests {
         assert_eq!((output.code, output.stdout.as_str()), (3, "out\n"));
         let error = output.success().unwrap_err().to_string();
         assert!(error.contains("exit code 3: bad news") && error.contains("sh -c"), "{error}");
+    }
+
+    #[test]
+    fn one_endless_line_does_not_hide_the_others() {
+        let endless = "ä".repeat(10_000);
+        let said = format!("first\n{endless}\nlast");
+        let words = Output::of(&Command::new("x"), 1, "", said).last_words();
+        assert!(words.starts_with("first / ääää") && words.ends_with("ä… / last") && words.len() < 400, "{words}");
+        for (text, longest, cut) in [("abc", 3, "abc"), ("abc", 2, "ab…"), ("aä", 2, "a…"), ("", 0, ""), ("ä", 0, "…")]
+        {
+            assert_eq!(beginning(text, longest), cut);
+        }
     }
 
     #[tokio::test]

@@ -222,11 +222,17 @@ impl Initiator {
     /// `InvalidArgument`: it is none of ours, was changed on the way, or comes from a newer version.
     pub fn unpack(id: &NodeId) -> Result<Self> {
         let wrong = |why: &str| Error::invalid(format!("node_id {id} does not describe a host: {why}"));
-        let bytes = URL_SAFE_NO_PAD.decode(id.as_str()).map_err(|_| wrong("it is not base64url"))?;
-        let at = bytes.len().checked_sub(CHECKSUM_BYTES).ok_or_else(|| wrong("it is too short"))?;
+        let broken = |why: &str| {
+            wrong(&format!(
+                "{why}, so it was changed or cut on its way, or is the id of something else (a server of Nova, say). \
+                 `fuxi-csi node-id` prints it on the host"
+            ))
+        };
+        let bytes = URL_SAFE_NO_PAD.decode(id.as_str()).map_err(|_| broken("it is not base64url"))?;
+        let at = bytes.len().checked_sub(CHECKSUM_BYTES).ok_or_else(|| broken("it is too short"))?;
         let (packed, checksum) = bytes.split_at(at);
         if checksum != crc32fast::hash(packed).to_be_bytes() {
-            return Err(wrong("its checksum is wrong"));
+            return Err(broken("its checksum is wrong"));
         }
         let Some((&VERSION, mut rest)) = packed.split_first() else {
             return Err(wrong("it is of another version; run the same version of the driver everywhere"));

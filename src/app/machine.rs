@@ -125,7 +125,8 @@ pub(super) async fn node(
 /// The connectors of a node that attaches volumes itself.
 fn of_host(setup: &ConnectorSetup, options: &NodeOptions, registry: &Registry) -> Result<Connectors> {
     let ConnectorSetup { host, exec, mounter, plugin_dir } = setup.clone();
-    let programs = Programs::new(&options.connector_dir, host.clone(), Arc::clone(&exec));
+    let programs =
+        Programs::new(&options.connector_dir, host.clone(), Arc::clone(&exec)).limited(options.connector_limit);
     let mut connectors = Connectors::new().with_programs(programs);
     if options.nfs_files {
         connectors = connectors.with(Arc::new(NfsFile::new(host, exec, mounter, plugin_dir.join("exports"))));

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use url::Url;
 
 /// The longest path of a Unix socket on Linux: `sun_path` less its final zero.
 const LONGEST_SOCKET_PATH: usize = 107;
@@ -102,6 +103,16 @@ impl FromStr for HttpEndpoint {
             _ => return Err(refuse()),
         };
         Ok(Self(hosts.into_iter().map(|host| SocketAddr::new(host, port)).collect()))
+    }
+}
+
+/// A page that is asked, not served: `http://` with a host.
+pub(super) fn http_url(text: &str) -> Result<Url, String> {
+    let expected = "write for example http://127.0.0.1:8080/metrics";
+    let url = Url::parse(text).map_err(|error| format!("{error}; {expected}"))?;
+    match url.scheme() {
+        "http" if url.has_host() => Ok(url),
+        scheme => Err(format!("{scheme} is not http; {expected}")),
     }
 }
 

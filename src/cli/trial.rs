@@ -1,6 +1,7 @@
 //! The options of `fuxi-csi try`, which acts as the orchestrator.
 
-use super::{Endpoint, KeyValue, LogOptions, http_url, size};
+use super::address::http_url;
+use super::{Endpoint, KeyValue, LogOptions, size};
 use crate::config::duration;
 use crate::model::Bytes;
 use clap::Args;

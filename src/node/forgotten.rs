@@ -6,7 +6,7 @@
 
 use super::connector::Source;
 use super::record::Record;
-use super::{Node, stage};
+use super::{Node, unstage};
 use crate::call::Call;
 use crate::error::{Kind, Result};
 
@@ -52,7 +52,7 @@ async fn is_in_use(node: &Node, call: &Call, record: &Record) -> Result<bool> {
         return Ok(true);
     }
     let Some(device) = &record.device else { return Ok(false) };
-    match stage::refuse_if_mounted(node, call, &record.volume, device).await {
+    match unstage::refuse_if_mounted(node, call, &record.volume, device).await {
         Err(error) if error.is(Kind::Busy) => Ok(true),
         other => other.map(|()| false),
     }

@@ -1,6 +1,6 @@
 //! Volumes on this machine: stage, publish, expand, stats, health. Knows no OpenStack and no gRPC.
 //!
-//! [`Node`] is the façade. Behind it, [`stage`], [`publish`], [`expand`], [`stats`] and [`health`] are one story each;
+//! [`Node`] is the façade. Behind it, [`stage`], [`unstage`], [`publish`], [`expand`], [`stats`] and [`health`] are one story each;
 //! [`connector`] brings the device, [`filesystem`] makes and grows what is on it, [`mount`] mounts it, [`record`] remembers
 //! it, and [`identity`] knows which machine this is. The truth is in sysfs and the mount table; the record only says what
 //! they cannot: which volume, and how it came here.
@@ -23,6 +23,7 @@ pub mod publish;
 pub mod record;
 pub mod stage;
 pub mod stats;
+pub mod unstage;
 
 #[cfg(test)]
 mod tests;
@@ -165,7 +166,7 @@ impl Node {
     /// # Errors
     /// `Busy`/`Internal`: it could not be unmounted or disconnected.
     pub async fn unstage(&self, call: &Call, volume: &VolumeId, staging_path: &Path) -> Result<()> {
-        let result = Box::pin(stage::unstage(self, call, volume, staging_path)).await;
+        let result = Box::pin(unstage::unstage(self, call, volume, staging_path)).await;
         result.map_err(|error| error.during(format!("unstage volume {volume}")))
     }
 

@@ -2,9 +2,11 @@
 //!
 //! Callers wait for a predicate on one object ([`Watch::until`]); while anybody waits, one task looks for all of them.
 //! Few waiters: each object is fetched by itself, when its change is likely over (see `pace`). A crowd: one list per
-//! tick serves all. Nobody: no task, no timer, no request. `schedule` decides what is looked at when.
+//! tick serves all, or where there is no list, looks at a few tell when to look at the others (see `scouts`). Nobody: no
+//! task, no timer, no request. `schedule` decides what is looked at when.
 
 mod schedule;
+mod scouts;
 #[cfg(test)]
 mod tests;
 
@@ -167,8 +169,8 @@ impl<S: Source> Watch<S> {
         let mut schedule = self.0.lock();
         let key = schedule.add(call, doing, never_before, id, ask);
         if schedule.looking {
-            // A crowd is served by the next tick anyway.
-            let needs_a_look = !schedule.has_more_than_a_crowd();
+            // A crowd is served by the next list anyway.
+            let needs_a_look = !(self.0.source.has_list() && schedule.has_more_than_a_crowd());
             drop(schedule);
             if needs_a_look {
                 self.0.wake.notify_one();

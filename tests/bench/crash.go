@@ -51,8 +51,9 @@ func (r *Rig) flows() []flow {
 		{"restore", []step{create, settle, snapshot}, restore, []step{unrestore, unsnap, remove}},
 	}
 	if r.driver.Publish {
-		all = append(all, flow{"publish", []step{create, settle}, publish, []step{unpublish, remove}},
-			flow{"unpublish", []step{create, settle, publish}, unpublish, []step{remove}})
+		closed := func(context.Context) error { return r.closed(v.VolumeId) }
+		all = append(all, flow{"publish", []step{create, settle}, publish, []step{unpublish, closed, remove}},
+			flow{"unpublish", []step{create, settle, publish}, unpublish, []step{closed, remove}})
 	}
 	if r.driver.BackupPars != nil {
 		all = append(all, flow{"backup", []step{create, settle}, backup, []step{unsnap, remove}},
@@ -68,6 +69,27 @@ func (r *Rig) settle(id string) error {
 		return nil
 	}
 	return r.cloud.wait("cinder", "volume", id, "available", 20*time.Millisecond, nil)
+}
+
+// closed says whether nobody is let in to a share any more: its rules go with
+// it, so taking stock in the end would not show one that was left.
+func (r *Rig) closed(id string) error {
+	if r.driver.Kind != "share" {
+		return nil
+	}
+	var list struct {
+		Rules []struct {
+			To    string `json:"access_to"`
+			State string
+		} `json:"access_list"`
+	}
+	if _, err := r.cloud.Do("GET", "manila", "/share-access-rules?share_id="+id, nil, &list); err != nil {
+		return err
+	}
+	if len(list.Rules) > 0 {
+		return fmt.Errorf("share %s is still open: %v", id, list.Rules)
+	}
+	return nil
 }
 
 // Case is one fault and what came of it.

@@ -18,6 +18,8 @@ func (f *Fake) shareView(kind string, e *entity) dict {
 	return d
 }
 
+func sharePath(e *entity) string { return "127.0.0.1:/shares/" + e.id }
+
 var shareType = dict{"id": "9d5c2f0e-6d0b-4bb5-a3a5-6f6a1f0a9b11", "name": "default", "is_default": true,
 	"extra_specs":          dict{"driver_handles_share_servers": "False", "snapshot_support": "True", "create_share_from_snapshot_support": "True"},
 	"required_extra_specs": dict{"driver_handles_share_servers": "False"}, "share_type_access:is_public": true}
@@ -61,11 +63,15 @@ func (f *Fake) share(c *call) reply {
 	}
 	switch {
 	case verb == "export_locations":
-		return reply{code: 200, body: dict{"export_locations": []dict{{"id": e.id, "path": "127.0.0.1:/shares/" + e.id, "preferred": true, "is_admin_only": false, "share_instance_id": e.id}}}}
+		return reply{code: 200, body: dict{"export_locations": []dict{{"id": e.id, "path": sharePath(e), "preferred": true, "is_admin_only": false, "share_instance_id": e.id}}}}
 	case verb == "metadata":
 		return metadataCall(c, e)
 	case c.method == "GET" && verb == "":
-		return reply{code: 200, body: dict{one: f.shareView(kind, e)}}
+		view := f.shareView(kind, e)
+		if kind == "shares" && c.minor < 9 && e.status == "available" {
+			view["export_locations"] = []string{sharePath(e)}
+		}
+		return reply{code: 200, body: dict{one: view}}
 	case c.method == "DELETE" && verb == "":
 		return f.shareDelete(kind, t, e)
 	case verb == "action":

@@ -8,6 +8,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test starts processes and threads of its own")]
 
 mod call_counts;
+mod cloned_hosts;
 mod concurrency;
 mod credentials;
 mod driver;

@@ -6,6 +6,7 @@ use crate::sidecar::{Sidecar, create_request, from_snapshot};
 use crate::standin::Standin;
 use fuxi_csi::initiator::Initiator;
 use fuxi_csi::seal::PrivateKey;
+use serde_json::json;
 use tonic::Code;
 
 pub(crate) fn setup() -> Setup {
@@ -90,6 +91,79 @@ async fn what_the_rpcs_cost_alone() {
     let error = sidecar.delete(&share.volume_id).await.unwrap_err();
     assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
     assert!(error.message().contains(&snapshot.snapshot_id), "{error}");
+}
+
+/// What a publication costs, and the path that it leads to.
+async fn published(standin: &Standin, sidecar: &Sidecar, share: &str, node: &str) -> (usize, String) {
+    standin.clear_log();
+    let context = sidecar.publish(share, node).await.unwrap();
+    (standin.count("*manila*"), context["data"].clone())
+}
+
+#[tokio::test]
+async fn exports_are_asked_for_where_the_share_does_not_tell_which_to_take() {
+    let standin = Standin::start();
+    let driver = Driver::start_with(&standin, setup()).await;
+    let sidecar = Sidecar::new(&driver);
+    let share = sidecar.create("pvc-1", 1).await.unwrap().volume_id;
+    let one = json!({"path": "10.0.0.9:/one", "preferred": false, "is_admin_only": false});
+    let better = json!({"path": "10.0.0.8:/better", "preferred": true, "is_admin_only": false});
+    let for_admins = json!({"path": "10.0.0.7:/admin", "preferred": true, "is_admin_only": true});
+    for (number, exports, calls, expected) in [
+        (1, vec![one.clone()], 3, "/one"),
+        (2, vec![one.clone(), better], 4, "/better"),
+        (3, vec![for_admins, one], 4, "/one"),
+    ] {
+        standin.cloud(|cloud| cloud.manila.exports = Some(exports));
+        let (cost, data) = published(&standin, &sidecar, &share, &node(number)).await;
+        assert!(data.contains(expected), "{data}");
+        assert!(cost <= calls, "{cost} requests: {:#?}", standin.calls());
+        // The rule is there, and in force.
+        let (cost, again) = published(&standin, &sidecar, &share, &node(number)).await;
+        assert_eq!(again, data);
+        assert!(cost <= calls, "{cost} requests: {:#?}", standin.calls());
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_no_longer_shows_exports_with_the_share_is_asked_for_them() {
+    let standin = Standin::start();
+    standin.cloud(|cloud| {
+        cloud.manila_lowest = (2, 40);
+        cloud.manila.exports = Some(vec![json!({"path": "10.0.0.9:/one"})]);
+    });
+    let driver = Driver::start_with(&standin, setup()).await;
+    let sidecar = Sidecar::new(&driver);
+    let share = sidecar.create("pvc-1", 1).await.unwrap().volume_id;
+    let (cost, data) = published(&standin, &sidecar, &share, &node(1)).await;
+    assert!(data.contains("/one"), "{data}");
+    assert!(cost <= 5, "{cost} requests: {:#?}", standin.calls());
+}
+
+#[tokio::test]
+async fn a_hundred_publications_at_once_cost_little_more_than_three_requests_each() {
+    const SHARES: usize = 100;
+    let standin = Standin::start();
+    standin.cloud(|cloud| cloud.manila.exports = Some(vec![json!({"path": "10.0.0.9:/one"})]));
+    let driver = Driver::start_with(&standin, setup()).await;
+    let sidecar = Sidecar::new(&driver);
+    let shares: Vec<_> = standin.cloud(|cloud| {
+        let now = cloud.stamp();
+        (0..SHARES).map(|number| cloud.manila.add_share(&format!("share-{number}"), now)).collect()
+    });
+    sidecar.list(1, "").await.unwrap();
+    standin.clear_log();
+    let mut calls = tokio::task::JoinSet::new();
+    for share in shares {
+        let sidecar = sidecar.clone();
+        calls.spawn(async move { sidecar.publish(&share, &node(1)).await });
+    }
+    while let Some(published) = calls.join_next().await {
+        published.unwrap().unwrap();
+    }
+    let cost = standin.count("*manila*");
+    assert!(cost <= SHARES * 7 / 2, "{cost} requests for {SHARES}");
+    assert_eq!(standin.cloud(|cloud| cloud.manila.rules.len()), SHARES);
 }
 
 #[tokio::test]

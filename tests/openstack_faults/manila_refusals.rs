@@ -58,9 +58,13 @@ async fn a_share_that_no_export_leads_to_is_not_published_and_can_be_left() {
     let share = sidecar.create("pvc-1", 1).await.unwrap().volume_id;
     let node = node(1);
     for exports in [
-        json!([]),
-        json!([{"id": "e", "path": "10.0.0.9:/a", "is_admin_only": true}]),
-        json!([{"id": "e", "path": "[fd00::1]:/a"}]),
+        vec![],
+        vec![
+            json!({"path": "10.0.0.9:/a", "is_admin_only": true}),
+            json!({"path": "10.0.0.8:/a", "is_admin_only": true}),
+        ],
+        vec![json!({"path": "10.0.0.9:/a", "is_admin_only": true}), json!({"path": "[fd00::1]:/a"})],
+        vec![json!({"path": "[fd00::1]:/a"})],
     ] {
         standin.cloud(|cloud| cloud.manila.exports = Some(exports));
         assert_says(sidecar.publish(&share, &node).await, Code::FailedPrecondition, "can be reached from the node");

@@ -124,7 +124,8 @@ pub trait Connector: fmt::Debug + Send + Sync {
     /// Takes the volume from this machine; success for what is not here.
     ///
     /// # Errors
-    /// `Busy`: something uses it still.
+    /// `Busy`: something uses it still. `InvalidArgument`: the connection's data make no sense, so that nothing can have
+    /// been connected with them.
     async fn disconnect(&self, call: &Call, link: &Link) -> Result<()>;
 }
 

@@ -7,7 +7,7 @@
 use super::{Connector, Link, Source};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
-use crate::exec::{Command, Exec};
+use crate::exec::{Command, Exec, beginning};
 use crate::model::Bytes;
 use crate::node::blocking;
 use crate::node::device::{Device, Host};
@@ -27,6 +27,9 @@ const PROTOCOL: u32 = 1;
 
 /// How long one step may take, whatever the caller's time is: it may be in the midst of something that must not be cut.
 const LIMIT: Duration = Duration::from_secs(120);
+
+/// How much is taken of what a program says about a failure, in bytes.
+const LONGEST_MESSAGE: usize = 1000;
 
 /// The bit of a file's mode by which it is not to be trusted.
 const EVERYBODY_WRITES: u32 = 0o002;
@@ -202,7 +205,7 @@ impl Program {
                 FailureKind::WrongState => Kind::WrongState,
                 FailureKind::Invalid => Kind::InvalidArgument,
             };
-            return Err(Error::new(kind, format!("{doing}: {}", failure.message)));
+            return Err(Error::new(kind, format!("{doing}: {}", beginning(&failure.message, LONGEST_MESSAGE))));
         }
         if output.code != 0 {
             return Err(output.failure(Kind::Unavailable));

@@ -1,5 +1,6 @@
 //! What a watch looks at when: policy without I/O.
 
+use super::scouts::Scouts;
 use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::openstack::pace::Pace;
@@ -7,7 +8,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// From this many waiters on, a list is cheaper than looking at each.
+/// From this many waiters on, a list is cheaper than looking at each; where there is no list, scouts are (see `scouts`).
 const CROWD: usize = 4;
 
 /// How often a crowd's list is fetched: at first, and at the most patient.
@@ -51,6 +52,7 @@ pub(super) struct Schedule<T> {
     lists_are_trusted: bool,
     /// When the last list was asked for.
     listed: Option<Instant>,
+    scouts: Scouts,
     pace: Pace,
 }
 
@@ -116,6 +118,7 @@ impl<T> Schedule<T> {
             missed: None,
             lists_are_trusted: true,
             listed: None,
+            scouts: Scouts::new(Instant::now()),
             pace: Pace::default(),
         }
     }
@@ -135,6 +138,7 @@ impl<T> Schedule<T> {
             self.tick = FIRST_TICK;
             self.listed = None;
             self.next_list = now + FIRST_TICK;
+            self.scouts = Scouts::new(now);
         }
         let waiter = Waiter {
             key,
@@ -166,25 +170,39 @@ impl<T> Schedule<T> {
             self.by_id = HashMap::new();
             return Step::End;
         }
-        if has_list && self.waiters >= CROWD { self.plan_list(now) } else { self.plan_one(now) }
+        if has_list && self.waiters >= CROWD {
+            return self.plan_list(now);
+        }
+        let is_crowd = self.by_id.len() >= CROWD;
+        self.plan_one(now, is_crowd)
     }
 
-    fn plan_one(&mut self, now: Instant) -> Step {
-        let mut earliest = now + LONGEST_DOUBT;
+    /// The object whose look is due for longest; in a crowd, as far as there are scouts.
+    fn plan_one(&mut self, now: Instant, is_crowd: bool) -> Step {
+        let mut first: Option<(Instant, &String)> = None;
+        let mut later = now + LONGEST_DOUBT;
         for (id, waiters) in &mut self.by_id {
+            waiters.iter_mut().for_each(|waiter| waiter.crowded |= is_crowd);
             if waiters.iter().any(|waiter| waiter.being_looked_at) {
                 continue;
             }
-            let Some(first) = waiters.iter().min_by_key(|waiter| waiter.next_look) else { continue };
-            if first.next_look > now {
-                earliest = earliest.min(first.next_look);
-                continue;
+            let Some(waiter) = waiters.iter().min_by_key(|waiter| waiter.next_look) else { continue };
+            let may_look = waiter.next_look <= now || (is_crowd && self.scouts.expect(waiter.since, now));
+            if !may_look {
+                later = later.min(waiter.next_look);
+            } else if first.is_none_or(|(earliest, _)| waiter.next_look < earliest) {
+                first = Some((waiter.next_look, id));
             }
-            let call = first.call.clone();
-            waiters.iter_mut().for_each(|waiter| waiter.being_looked_at = true);
-            return Step::One(id.clone(), call);
         }
-        Step::Sleep(earliest)
+        let Some(id) = first.map(|(_, id)| id.clone()) else {
+            return Step::Sleep(if is_crowd { later.min(now + FIRST_TICK) } else { later });
+        };
+        if is_crowd && let Err(later) = self.scouts.send(now, self.by_id.len()) {
+            return Step::Sleep(later);
+        }
+        let waiters = self.by_id.get_mut(&id).map_or(&mut [][..], Vec::as_mut_slice);
+        waiters.iter_mut().for_each(|waiter| waiter.being_looked_at = true);
+        longest_call(waiters).map_or(Step::Sleep(now), |call| Step::One(id, call))
     }
 
     fn plan_list(&mut self, now: Instant) -> Step {
@@ -228,23 +246,24 @@ impl<T> Schedule<T> {
             return Err(time);
         }
         self.doubts_from = if self.lists_are_trusted { now + BETWEEN_DOUBTS } else { now };
-        let mut call = None;
-        for waiter in self.by_id.get_mut(&id).into_iter().flatten() {
+        let waiters = self.by_id.get_mut(&id).map_or(&mut [][..], Vec::as_mut_slice);
+        for waiter in waiters.iter_mut() {
             waiter.being_looked_at = true;
             waiter.doubt = (waiter.doubt * 2).min(LONGEST_DOUBT);
             waiter.next_doubt = now + waiter.doubt;
-            call = Some(waiter.call.clone());
         }
-        call.map(|call| (id, call)).ok_or(time)
+        longest_call(waiters).map(|call| (id, call)).ok_or(time)
     }
 
     pub(super) fn saw_one(&mut self, id: &str, asked: Instant, outcome: Result<Option<T>>) {
         match outcome {
             Ok(object) => {
-                let was_crowded = self.by_id.get(id).is_some_and(|waiters| waiters.iter().any(|waiter| waiter.crowded));
+                let waiters = self.by_id.get(id).map_or(&[][..], Vec::as_slice);
+                let crowded_since = waiters.iter().filter(|waiter| waiter.crowded).map(|waiter| waiter.since).min();
                 self.show(id, object.as_ref(), asked);
-                if was_crowded && !self.by_id.contains_key(id) {
+                if let Some(since) = crowded_since.filter(|_| !self.by_id.contains_key(id)) {
                     self.missed.get_or_insert(asked);
+                    self.scouts.found(Instant::now(), asked.saturating_duration_since(since));
                 }
             }
             Err(error) => {
@@ -341,6 +360,11 @@ impl<T> Schedule<T> {
             self.by_id.remove(id);
         }
     }
+}
+
+/// Of those who wait for the same, the call that has the most time left: the look must not end before theirs do.
+fn longest_call<T>(waiters: &[Waiter<T>]) -> Option<Call> {
+    waiters.iter().map(|waiter| &waiter.call).max_by_key(|call| call.remaining()).cloned()
 }
 
 /// The same error once more: each waiter gets its own.

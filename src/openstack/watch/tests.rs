@@ -13,9 +13,12 @@ struct Clockwork {
     finished_at: Instant,
     looks: Arc<AtomicUsize>,
     lists: Arc<AtomicUsize>,
+    has_list: bool,
     shown_by_list: bool,
     list_takes: Duration,
     broken: bool,
+    one_by_one: Duration,
+    look_takes: Duration,
 }
 
 impl Clockwork {
@@ -24,9 +27,12 @@ impl Clockwork {
             finished_at: Instant::now() + time,
             looks: Arc::default(),
             lists: Arc::default(),
+            has_list: true,
             shown_by_list: true,
             list_takes: Duration::ZERO,
             broken: false,
+            one_by_one: Duration::ZERO,
+            look_takes: Duration::ZERO,
         }
     }
 }
@@ -34,15 +40,21 @@ impl Clockwork {
 #[async_trait]
 impl Source for Clockwork {
     type Object = bool;
-    async fn one(&self, _: &Call, id: &str) -> Result<Option<bool>> {
+    async fn one(&self, call: &Call, id: &str) -> Result<Option<bool>> {
         self.looks.fetch_add(1, Ordering::Relaxed);
+        call.sleep("look", self.look_takes).await?;
         if id == "hung" {
             std::future::pending::<()>().await;
         }
         if self.broken {
             return Err(Error::new(Kind::Unavailable, "broken"));
         }
-        Ok((id != "gone").then(|| Instant::now() >= self.finished_at))
+        // Of those that are called by their number, one after the other is finished.
+        let turn = id.parse().map_or(Duration::ZERO, |number: u32| self.one_by_one * number);
+        Ok((id != "gone").then(|| Instant::now() >= self.finished_at + turn))
+    }
+    fn has_list(&self) -> bool {
+        self.has_list
     }
     async fn many(&self, _: &Call, ids: &[String], _: Duration) -> Result<Vec<(String, Option<bool>)>> {
         self.lists.fetch_add(1, Ordering::Relaxed);
@@ -123,6 +135,49 @@ async fn a_large_crowd_that_no_list_shows_is_served_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_crowd_without_a_list_is_looked_at_little_more_than_once_each() {
+    for (callers, time) in [(10, 1), (100, 1), (100, 20), (1000, 5)] {
+        let source = Clockwork { has_list: false, ..Clockwork::finishing_in(Duration::from_secs(time)) };
+        let watch = Watch::new(source.clone());
+        let started = Instant::now();
+        crowd_waits(&watch, callers).await;
+        let looks = source.looks.load(Ordering::Relaxed);
+        assert_eq!(source.lists.load(Ordering::Relaxed), 0);
+        let most = if time == 1 { callers * 3 / 2 } else { callers * 5 / 2 };
+        assert!(looks >= callers as usize && looks <= most as usize, "{callers} in {time} s: {looks} looks");
+        let late = started.elapsed() - Duration::from_secs(time);
+        assert!(late < Duration::from_secs(2), "{callers} in {time} s: {late:?} late");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_without_a_list_that_ends_one_by_one_is_served_in_time() {
+    let turn = Duration::from_millis(200);
+    let source = Clockwork { has_list: false, one_by_one: turn, ..Clockwork::finishing_in(Duration::from_secs(1)) };
+    let watch = Watch::new(source.clone());
+    let started = Instant::now();
+    crowd_waits(&watch, 100).await;
+    let looks = source.looks.load(Ordering::Relaxed);
+    assert!(looks <= 500, "{looks} looks");
+    // The last ends after 20.8 s; alone it could be seen half as much later.
+    assert!(started.elapsed() < Duration::from_secs(32), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hung_look_holds_up_no_other_of_a_crowd_without_a_list() {
+    let source = Clockwork { has_list: false, ..Clockwork::finishing_in(Duration::from_secs(1)) };
+    let watch = Watch::new(source.clone());
+    let hung = watch.clone();
+    let hung =
+        tokio::spawn(async move { hung.until(&Call::lasting(Duration::from_secs(900)), "x", "hung", finished).await });
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let started = Instant::now();
+    crowd_waits(&watch, 50).await;
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    hung.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn errors_and_gone_objects_end_the_wait_and_so_does_the_deadline() {
     let call = || Call::lasting(Duration::from_secs(5));
     let watch = Watch::new(Clockwork::finishing_in(Duration::from_secs(3600)));
@@ -132,6 +187,19 @@ async fn errors_and_gone_objects_end_the_wait_and_so_does_the_deadline() {
     assert_eq!(broken.until(&call(), "x", "a", finished).await.unwrap_err().kind(), Kind::Unavailable);
     assert_eq!(watch.0.lock().waiters, 0);
     assert_eq!(broken.0.lock().waiters, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_with_little_time_does_not_end_the_wait_of_another() {
+    let source = Clockwork { look_takes: Duration::from_secs(2), ..Clockwork::finishing_in(Duration::ZERO) };
+    let watch = Watch::new(source.clone());
+    let wait = |time| {
+        let watch = watch.clone();
+        tokio::spawn(async move { watch.until(&Call::lasting(Duration::from_secs(time)), "x", "a", finished).await })
+    };
+    let (patient, hasty) = (wait(60), wait(1));
+    assert_eq!(hasty.await.unwrap().unwrap_err().kind(), Kind::Deadline);
+    patient.await.unwrap().unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -76,6 +76,19 @@ impl CinderProvider {
         let (volume, cloud) = self.existing(id)?;
         needs_sharing(capability)?;
         let (volume, server) = (volume.id.as_str(), server.as_str());
+        call.check("attach the volume")?;
+        if cloud.attached_lately.has(volume, server)
+            && let Some(size) = still_attached(call, cloud, volume, server).await?
+        {
+            return Ok(connection(volume, size));
+        }
+        let size = self.attach_anew(call, cloud, volume, server).await?;
+        cloud.attached_lately.note(volume, server);
+        Ok(connection(volume, size))
+    }
+
+    /// Attaches, whatever there is; how large the volume is.
+    async fn attach_anew(&self, call: &Call, cloud: &Cloud, volume: &str, server: &str) -> Result<Bytes> {
         let mut pause = Pause::new();
         let mut given_up = false;
         loop {
@@ -84,10 +97,10 @@ impl CinderProvider {
                 && let Some(size) =
                     Box::pin(self.attached_in_spite(call, cloud, volume, server, error, &mut pause)).await?
             {
-                return Ok(connection(volume, size));
+                return Ok(size);
             }
             match await_attached(call, cloud, volume, server).await? {
-                Attaching::Done(size) => return Ok(connection(volume, size)),
+                Attaching::Done(size) => return Ok(size),
                 Attaching::NotToBeSeen if cloud.nova.has_record(call, server, volume).await? => {
                     pause.wait(call, "wait for Nova to attach the volume").await?;
                 }
@@ -187,6 +200,7 @@ impl CinderProvider {
     }
 
     async fn detach_from(&self, call: &Call, cloud: &Cloud, id: &str, server: &str) -> Result<()> {
+        cloud.attached_lately.forget(id, server);
         let mut pause = Pause::new();
         loop {
             call.check("detach the volume")?;
@@ -290,6 +304,13 @@ fn why_refused(volume: &Volume, server: &str, error: &Error) -> Refused {
         status if status.is_passing() => Refused::Passing,
         _ => Refused::Final,
     }
+}
+
+/// How large the volume is, if the server has it.
+async fn still_attached(call: &Call, cloud: &Cloud, id: &str, server: &str) -> Result<Option<Bytes>> {
+    let Some(volume) = found(cloud.cinder.volume(call, id).await)? else { return Ok(None) };
+    let in_use = volume.status == VolumeStatus::InUse && volume.is_attached_to(server);
+    in_use.then(|| gib(volume.size)).transpose()
 }
 
 /// Waits until Cinder shows the volume in use by the server.

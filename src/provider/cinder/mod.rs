@@ -10,6 +10,7 @@ mod capacity;
 mod expansion;
 mod failure;
 mod host;
+mod lately;
 mod leftover;
 mod listing;
 pub mod parameters;
@@ -37,6 +38,7 @@ use crate::provider::topology::Zones;
 use crate::provider::{Capacity, Expand, Provider, Snapshots};
 use async_trait::async_trait;
 use host::known::{Hosts, Shapes, Turns};
+use lately::AttachedLately;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -106,6 +108,7 @@ struct Cloud {
     shapes: Shapes,
     turns: Turns,
     doubts: Doubts,
+    attached_lately: AttachedLately,
     pools_are_hidden: AtomicBool,
 }
 
@@ -125,6 +128,7 @@ impl Cloud {
             shapes: Shapes::default(),
             turns: Turns::default(),
             doubts: Doubts::default(),
+            attached_lately: AttachedLately::default(),
             pools_are_hidden: AtomicBool::new(false),
         }
     }

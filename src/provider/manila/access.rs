@@ -64,7 +64,7 @@ impl ManilaProvider {
         self.note_alias(call, cloud, &share, id).await?;
         let rule = self.rule(call, cloud, &share, &wanted).await?;
         drop(turn);
-        let exports = cloud.manila.export_locations(call, &share.id).await?;
+        let exports = export::of_share(call, cloud, &share).await?;
         let export = export::choose(&exports, client.initiator.ip, within)?;
         Ok(Connection {
             kind: kind_of(&share.share_proto).to_owned(),
@@ -118,14 +118,18 @@ impl ManilaProvider {
         };
         loop {
             call.check("make an access rule")?;
-            let id = match cloud.manila.allow(call, &share.id, &new).await {
-                Ok(rule) => rule.id,
+            let rule = match cloud.manila.allow(call, &share.id, &new).await {
+                Ok(rule) => rule,
                 Err(error) => match self.rule_in_spite(call, cloud, share, wanted, error).await? {
-                    Some(id) => id,
+                    Some(rule) => rule,
                     None => continue,
                 },
             };
-            match await_applied(call, cloud, &share.id, &id).await? {
+            let ended = match applied(&rule) {
+                Some(ended) => ended,
+                None => await_applied(call, cloud, &share.id, &rule.id).await?,
+            };
+            match ended {
                 Applied::InForce(rule) => {
                     self.note_use(call, cloud, &rule, wanted).await?;
                     return Ok(rule);
@@ -152,7 +156,7 @@ impl ManilaProvider {
         }
     }
 
-    /// After a refused request for a rule: the id of the one that is there already. None: ask again.
+    /// After a refused request for a rule: the one that is there already. None: ask again.
     async fn rule_in_spite(
         &self,
         call: &Call,
@@ -160,7 +164,7 @@ impl ManilaProvider {
         share: &Share,
         wanted: &Wanted,
         error: Error,
-    ) -> Result<Option<String>> {
+    ) -> Result<Option<AccessRule>> {
         if is_unclear(&error) {
             cloud.doubts.note(&doubt(&share.id, &wanted.entrant));
         }
@@ -181,7 +185,7 @@ impl ManilaProvider {
             return Ok(None);
         }
         if rule.access_level == wanted.level || (!is_ours && rule.access_level == AccessLevel::ReadWrite) {
-            return Ok(Some(rule.id));
+            return Ok(Some(rule));
         }
         if is_ours {
             return Err(Error::new(
@@ -289,7 +293,7 @@ impl ManilaProvider {
 
 /// The share, once it can be mounted.
 async fn mountable(call: &Call, cloud: &Cloud, id: &str) -> Result<Share> {
-    let share: Share = cloud.manila.one(call, id).await?;
+    let share = cloud.manila.share_with_paths(call, id).await?;
     match &share.status {
         // In all of these its exports stay where they are.
         ShareStatus::Available

@@ -52,7 +52,7 @@ pub(crate) struct Manila {
     /// What new shares end in error for: the detail of the message, and its words.
     pub(crate) failure: Option<(&'static str, &'static str)>,
     /// Other export locations than the usual ones.
-    pub(crate) exports: Option<Value>,
+    pub(crate) exports: Option<Vec<Value>>,
 }
 
 impl Manila {
@@ -66,6 +66,16 @@ impl Manila {
     pub(crate) fn add_rule(&mut self, share: &str, to: &str) {
         let allow = json!({"access_type": "ip", "access_to": to, "access_level": "rw", "metadata": {}});
         act(self, share, &json!({ "allow_access": allow }));
+    }
+
+    fn exports_of(&self, share: &str) -> Vec<Value> {
+        let usual = || {
+            vec![
+                json!({"id": "e", "path": format!("127.0.0.1:/shares/{share}"), "preferred": true, "is_admin_only": false}),
+                json!({"id": "f", "path": format!("10.9.0.1:/shares/{share}"), "preferred": false, "is_admin_only": false}),
+            ]
+        };
+        self.exports.clone().unwrap_or_else(usual)
     }
 
     /// Ends what is passing.
@@ -118,7 +128,14 @@ pub(super) fn answer(cloud: &mut Cloud, asked: &Asked) -> Answer {
         ("POST", ["shares"]) => create_share(manila, now, &asked.body["share"]),
         ("POST", ["snapshots"]) => create_snapshot(manila, now, &asked.body["snapshot"]),
         ("GET", ["shares", id]) => match manila.shares.iter().find(|share| share.id == *id) {
-            Some(share) => Answer::json(200, json!({"share": share_view(share)})),
+            Some(share) => {
+                let mut view = share_view(share);
+                if asked.microversion < (2, 9) && share.status == "available" {
+                    let exports = manila.exports_of(id);
+                    view["export_locations"] = exports.iter().map(|export| export["path"].clone()).collect();
+                }
+                Answer::json(200, json!({"share": view}))
+            }
             None => Answer::not_found("Share", id),
         },
         ("GET", ["snapshots", id]) => match manila.snapshots.iter().find(|snapshot| snapshot.id == *id) {
@@ -143,11 +160,7 @@ pub(super) fn answer(cloud: &mut Cloud, asked: &Asked) -> Answer {
         ("DELETE", ["share-backups", id]) => delete(&mut manila.backups, "Share backup", id),
         ("POST", ["share-backups", id, "action"]) => restore_backup(manila, id, &asked.body),
         ("GET", ["shares", id, "export_locations"]) => {
-            let usual = json!([
-                {"id": "e", "path": format!("127.0.0.1:/shares/{id}"), "preferred": true, "is_admin_only": false},
-                {"id": "f", "path": format!("10.9.0.1:/shares/{id}"), "preferred": false, "is_admin_only": false},
-            ]);
-            Answer::json(200, json!({"export_locations": manila.exports.clone().unwrap_or(usual)}))
+            Answer::json(200, json!({"export_locations": manila.exports_of(id)}))
         }
         ("GET", ["share-access-rules"]) => {
             let share = asked.query("share_id").unwrap_or_default();

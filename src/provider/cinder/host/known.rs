@@ -98,28 +98,44 @@ impl Hosts {
     /// # Errors
     /// `WrongState`, naming the other host.
     pub(in crate::provider::cinder) fn admit(&self, host: &Initiator) -> Result<()> {
-        let names: Vec<String> = names(host).collect();
+        let names: Vec<Name> = names(host).collect();
         let mut by_initiator = lock(&self.by_initiator);
-        for name in &names {
+        for Name { name, remedy } in &names {
             if let Some(other) = by_initiator.get(name).filter(|other| **other != host.host) {
                 return Err(Error::wrong_state(format!(
-                    "the hosts {other} and {} have the same {name}: one is a copy of the other. Give one of them a new \
-                     one, restart its driver, and then this one's controller",
+                    "the hosts {other} and {} have the same {name}, so storage takes the two for one: one is a copy of \
+                     the other. {remedy}, restart the driver on it, and then the controller",
                     host.host
                 )));
             }
         }
         if by_initiator.len() < MOST {
-            by_initiator.extend(names.into_iter().map(|name| (name, host.host.clone())));
+            by_initiator.extend(names.into_iter().map(|Name { name, .. }| (name, host.host.clone())));
         }
         Ok(())
     }
 }
 
-fn names(host: &Initiator) -> impl Iterator<Item = String> {
-    let iqn = host.iqn.iter().map(|iqn| format!("initiator name {iqn}"));
-    let nqn = host.nqn.iter().map(|nqn| format!("host NQN {nqn}"));
-    iqn.chain(nqn).chain(host.wwpns.iter().map(|port| format!("Fibre Channel port {port}")))
+/// A name under which storage knows a host, and how to give the host another one.
+struct Name {
+    name: String,
+    remedy: &'static str,
+}
+
+fn names(host: &Initiator) -> impl Iterator<Item = Name> {
+    let iqn = host.iqn.iter().map(|iqn| Name {
+        name: format!("initiator name {iqn}"),
+        remedy: "Give one of them another in /etc/iscsi/initiatorname.iscsi (`iscsi-iname` makes one), restart iscsid",
+    });
+    let nqn = host.nqn.iter().map(|nqn| Name {
+        name: format!("host NQN {nqn}"),
+        remedy: "Remove /etc/nvme/hostnqn and /etc/nvme/hostid on one of them, or write others into them",
+    });
+    let ports = host.wwpns.iter().map(|port| Name {
+        name: format!("Fibre Channel port {port}"),
+        remedy: "Give one of them another WWPN in the settings of its adapter or hypervisor",
+    });
+    iqn.chain(nqn).chain(ports)
 }
 
 #[cfg(test)]
