@@ -36,7 +36,7 @@ async fn take_away(node: &Node, call: &Call, connector: &dyn Connector, link: &L
         && device.read_only
     {
         // Whoever gets the disk next under this driver may write.
-        let command = Command::new("blockdev").arg("--setrw").arg(&device.path);
+        let command = Command::new("blockdev").arg("--setrw").arg(&device.path).to_the_end();
         node.parts.exec.run(call, command).await?;
     }
     connector.disconnect(call, link).await

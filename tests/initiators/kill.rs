@@ -13,6 +13,7 @@ use fuxi_csi::csi::proto::node_client::NodeClient;
 use fuxi_csi::initiator::Initiator;
 use fuxi_csi::node::connector::Link;
 use fuxi_csi::seal::{Binding, seal};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tonic::{Code, Status};
@@ -98,7 +99,7 @@ impl Trial {
             assert!(answer.is_ok(), "{operation:?}: {answer:?}");
             return (plugin, None);
         };
-        plugin.bury(step % 2 == 0);
+        plugin.bury(step.is_multiple_of(2));
         let plugin = Plugin::start();
         self.complete(operation, context).await;
         (plugin, Some(killed_in))
@@ -261,19 +262,30 @@ async fn of_two_paths_over_nvme_nothing_is_left_and_nothing_harmed() {
     .await;
 }
 
+/// An image for each volume: rbd(8) takes seconds here, and it need not remove what goes with its Ceph.
+fn image(number: u32) -> String {
+    format!("volumes/{}-{number}", rbd::name())
+}
+
 #[tokio::test]
 #[ignore = "runs in the guest: tests/guest/initiators"]
 async fn of_an_rbd_image_nothing_is_left_and_nothing_harmed() {
     sweep(&Storage {
-        make: |_| {
-            rbd::image("");
-            rbd::the_link()
+        make: |number| {
+            rbd::rbd(&format!("create --size 64M {}", image(number)));
+            let mut link = rbd::the_link();
+            link.connection.data["name"] = json!(image(number));
+            link
         },
-        grow: |_| drop(rbd::rbd(&format!("resize --no-progress --size 128M volumes/{}", rbd::name()))),
-        look_and_remove: |_, look| {
-            let path = format!("volumes/{}", rbd::name());
-            let told = format!("-m {} --id cinder --keyfile /share/ceph.key", rbd::environment("CEPH_MONITOR_V1"));
-            sh(&format!("device=$(rbd {told} device map --read-only {path}); {look}; rbd {told} device unmap $device"));
+        grow: |number| drop(rbd::rbd(&format!("resize --no-progress --size 128M {}", image(number)))),
+        look_and_remove: |number, look| {
+            let (monitor, key) = (rbd::environment("CEPH_MONITOR_V1"), rbd::environment("CEPH_KEY"));
+            let image = image(number).replace('/', " ");
+            sh(&format!(
+                "echo '{monitor} name=cinder,secret={key},ro {image} -' >/sys/bus/rbd/add_single_major; \
+                 number=$(ls /sys/bus/rbd/devices); device=/dev/rbd$number; {look}; \
+                 unmap() {{ echo $number >/sys/bus/rbd/remove_single_major; }}; wait_for 30 unmap"
+            ));
         },
         left: rbd::mapped,
     })

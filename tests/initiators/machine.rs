@@ -6,6 +6,7 @@ use fuxi_csi::model::{AccessMode, Bytes, Connection, Secrets};
 use fuxi_csi::node::connector::{Connector, Link, Source};
 use fuxi_csi::node::device::Device;
 use fuxi_csi::observe::logs::{Format, start};
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -95,9 +96,18 @@ fn with_block<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
     work(&mut memory[start..start + BLOCK])
 }
 
-/// Opens a device past the cache of the machine.
+/// Opens a device past the cache of the machine. The kernel shows a new one a moment before it can be opened, which
+/// staging waits for.
 fn open(device: &Device, options: &mut OpenOptions) -> File {
-    options.custom_flags(OFlag::O_DIRECT.bits()).open(&device.path).unwrap()
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        match options.custom_flags(OFlag::O_DIRECT.bits()).open(&device.path) {
+            Err(error) if error.raw_os_error() == Some(Errno::ENXIO as i32) && Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 /// Writes this text onto a device and reads it back past the cache of the machine.

@@ -1,6 +1,6 @@
 //! Volumes that are files on an NFS export: the kernel's client and loop devices, the kernel's server.
 
-use crate::machine::{MIB, attach, call, device, link, located, only_in_the_guest, read, sh, write_and_verify};
+use crate::machine::{MIB, attach, call, device, link, located, names, only_in_the_guest, read, sh, write_and_verify};
 use fuxi_csi::error::Kind;
 use fuxi_csi::exec::SystemExec;
 use fuxi_csi::model::{AccessMode, Bytes};
@@ -35,8 +35,13 @@ fn link_to(name: &str) -> Link {
 }
 
 /// Loop devices of our files, and mounts of the export.
-fn left() -> String {
-    sh("{ losetup -n -O BACK-FILE | grep /run/exports; grep -o '^127[^ ]* [^ ]*' /proc/mounts; } || true")
+fn left() -> Vec<String> {
+    let files = names("/sys/block", "loop").into_iter();
+    let files = files.filter_map(|name| std::fs::read_to_string(format!("/sys/block/{name}/loop/backing_file")).ok());
+    let mut left: Vec<_> = files.filter(|file| file.starts_with("/run/exports")).collect();
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+    left.extend(mounts.lines().filter(|line| line.starts_with("127.0.0.1:")).map(ToOwned::to_owned));
+    left
 }
 
 #[tokio::test]
@@ -65,11 +70,11 @@ async fn volumes_of_one_export_are_attached_written_grown_and_detached() {
     sh("echo kept >/mnt/file; umount /mnt");
     write_and_verify(&disk, "again");
     connector.disconnect(&call(), &a).await.unwrap();
-    assert_ne!(left(), "", "the other one is still there");
+    assert_ne!(left(), Vec::<String>::new(), "the other one is still there");
     // What was written is not in this node's cache of the export only.
     assert_eq!(sh(&format!("head -c 5 {FOLDER}/volume-a")), "again");
     connector.disconnect(&call(), &b).await.unwrap();
-    assert_eq!(left(), "");
+    assert_eq!(left(), Vec::<String>::new());
     connector.disconnect(&call(), &b).await.unwrap();
 
     let disk = attach(&connector, &b).await.unwrap();
@@ -81,7 +86,7 @@ async fn volumes_of_one_export_are_attached_written_grown_and_detached() {
     assert!(disk.read_only);
     assert_eq!(read(&disk), "again");
     connector.disconnect(&call(), &reader).await.unwrap();
-    assert_eq!(left(), "");
+    assert_eq!(left(), Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -92,26 +97,26 @@ async fn what_goes_wrong_is_said_and_leaves_nothing() {
     let error = attach(&connector, &link_to("volume-nowhere")).await.unwrap_err();
     assert_eq!(error.kind(), Kind::WrongState, "{error}");
     assert!(error.to_string().contains("volume-nowhere"), "{error}");
-    assert_eq!(left(), "", "after a file that is not there");
+    assert_eq!(left(), Vec::<String>::new(), "after a file that is not there");
 
     let mut promised_more = link_to("volume-a");
     promised_more.connection.size = Some(Bytes::new(65 * MIB));
     let error = attach(&connector, &promised_more).await.unwrap_err();
     assert_eq!(error.kind(), Kind::WrongState, "{error}");
-    assert_eq!(left(), "", "after a file that is too small");
+    assert_eq!(left(), Vec::<String>::new(), "after a file that is too small");
 
     sh(&format!("printf 'QFI\\xfb' | dd of={FOLDER}/volume-b conv=notrunc status=none"));
     let error = attach(&connector, &link_to("volume-b")).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unsupported, "{error}");
     assert!(error.to_string().contains("qcow2"), "{error}");
-    assert_eq!(left(), "", "after an image");
+    assert_eq!(left(), Vec::<String>::new(), "after an image");
 
     let mut elsewhere = link_to("volume-a");
     elsewhere.connection.data["export"] = json!("127.0.0.1:/nowhere");
     let error = attach(&connector, &elsewhere).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable, "{error}");
     assert!(error.to_string().contains("/nowhere"), "{error}");
-    assert_eq!(left(), "");
+    assert_eq!(left(), Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -127,6 +132,6 @@ async fn many_cycles_leave_nothing() {
         }
         write_and_verify(&disk, &format!("round {round}"));
         connector.disconnect(&call(), &link).await.unwrap();
-        assert_eq!(left(), "", "round {round}");
+        assert_eq!(left(), Vec::<String>::new(), "round {round}");
     }
 }

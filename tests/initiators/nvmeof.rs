@@ -121,6 +121,32 @@ async fn a_volume_grows_while_it_is_mounted() {
 
 #[tokio::test]
 #[ignore = "runs in the guest: tests/guest/initiators"]
+async fn ports_of_ipv4_and_ipv6_are_two_paths_to_one_volume() {
+    let connector = connector();
+    sh(&format!("address 10.9.0.1; address fd00:9::1; nvme_subsystem {NQN} 10.9.0.1:4420 [fd00:9::1]:4420"));
+    let mut link = link_to(&namespace(1, "a"));
+    link.connection.data["portals"] = json!([["10.9.0.1", 4420, "tcp"], ["FD00:9:0:0::1", 4420, "tcp"]]);
+    let disk = attach(&connector, &link).await.unwrap();
+    assert_eq!(live(), 2);
+    link.device = Some(disk.clone());
+    assert_eq!(attach(&connector, &link).await.unwrap(), disk, "again changes nothing");
+    assert_eq!(live(), 2);
+    write_and_verify(&disk, "over both");
+    connector.disconnect(&call(), &link).await.unwrap();
+    assert_eq!((controllers(), disks()), (vec![], vec![]));
+
+    link.connection.data["portals"] = json!([["[fd00:9::1]", "4420", "tcp"]]);
+    let disk = attach(&connector, &link).await.unwrap();
+    assert_eq!((live(), read(&disk)), (1, "over both".to_owned()));
+    sh("grow_disk a 128M");
+    let grown = device(connector.rescan(&call(), &link, Bytes::new(128 * MIB)).await.unwrap());
+    assert_eq!((grown.size, read(&grown)), (Bytes::new(128 * MIB), "over both".to_owned()));
+    connector.disconnect(&call(), &link).await.unwrap();
+    assert_eq!((controllers(), disks()), (vec![], vec![]));
+}
+
+#[tokio::test]
+#[ignore = "runs in the guest: tests/guest/initiators"]
 async fn volumes_of_one_subsystem_come_and_go_without_disturbing_each_other() {
     let connector = connector();
     two_ports();

@@ -330,7 +330,7 @@ impl Connector for NfsFile {
                 })
             })
             .await?;
-            let command = Command::new("losetup").arg("--set-capacity").arg(&device.path);
+            let command = Command::new("losetup").arg("--set-capacity").arg(&device.path).to_the_end();
             self.exec.run(call, command).await?.success()?;
         }
         self.find(call, &place, link).await?.map(Source::Block).ok_or_else(gone)

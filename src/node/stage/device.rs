@@ -1,6 +1,7 @@
 //! A device that was proven to be the volume: its file system is found, or made if it is blank, checked, mounted and grown.
 
 use super::{Mounting, Staging};
+use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::exec::Command;
 use crate::node::blocking;
@@ -13,23 +14,49 @@ use crate::node::mount::system::errno;
 use crate::node::mount::{Mount, place};
 use nix::errno::Errno;
 use std::fs::File;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long the kernel may show a disk, and its node, that it does not serve yet.
+const NOT_YET: Duration = Duration::from_secs(10);
+
+/// The pause between two attempts to open it.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Opens the node of a device.
+async fn open(call: &Call, path: &Path) -> Result<File> {
+    let doing = format!("open {}", path.display());
+    let end = Instant::now() + NOT_YET;
+    loop {
+        let at = path.to_owned();
+        match blocking::run(call, &doing, move || Ok(File::open(&at))).await? {
+            Ok(held) => return Ok(held),
+            // A new disk is in sysfs and /dev a moment before it can be opened.
+            Err(error) if is_not_served(&error) && Instant::now() < end => call.sleep(&doing, PAUSE).await?,
+            Err(error) => {
+                let why = if is_not_served(&error) {
+                    "the kernel shows it and does not serve it"
+                } else {
+                    "is the host's /dev mounted into the driver's container?"
+                };
+                return Err(Error::new(Kind::Unavailable, format!("{doing}: {why}")).because(error));
+            }
+        }
+    }
+}
+
+fn is_not_served(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::ENXIO as i32)
+}
 
 impl Staging<'_> {
     /// Opens the device's node and makes sure that it is that device. As long as it is open, the kernel gives its name and
     /// number to no other disk.
     pub(super) async fn hold(&self, device: &Device) -> Result<File> {
-        let path = device.path.clone();
-        let held = blocking::run(self.call, &format!("open {}", path.display()), move || {
-            File::open(&path).map_err(|error| {
-                Error::new(
-                    Kind::Unavailable,
-                    format!("open {}: is the host's /dev mounted into the driver's container?", path.display()),
-                )
-                .because(error)
-            })
-        })
-        .await?;
+        let held = open(self.call, &device.path).await?;
         let number = self.node.parts.mounter.block_device(self.call, &device.path).await?;
         if number == Some(device.number) {
             Ok(held)
@@ -49,7 +76,7 @@ impl Staging<'_> {
             return Ok(device);
         }
         let how = if self.read_only { "--setro" } else { "--setrw" };
-        let command = Command::new("blockdev").arg(how).arg(&device.path);
+        let command = Command::new("blockdev").arg(how).arg(&device.path).to_the_end();
         self.node.parts.exec.run(self.call, command).await?.success()?;
         let now = self.prove_again(&device).await?;
         if now.read_only == self.read_only {
@@ -267,4 +294,48 @@ fn refused(error: Error, mount: &Mount) -> Error {
         _ => return error,
     };
     error.as_kind(kind).during(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::open;
+    use crate::call::Call;
+    use crate::error::Kind;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn a_disk_that_is_not_served_yet_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sda");
+        // A socket cannot be opened either, for the same reason.
+        let socket = UnixListener::bind(&path).unwrap();
+        let call = Call::lasting(Duration::from_secs(60));
+        let opening = tokio::spawn({
+            let (call, path) = (call.clone(), path.clone());
+            async move { open(&call, &path).await }
+        });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(!opening.is_finished(), "it is not given up at once");
+        let disk = directory.path().join("new");
+        std::fs::File::create(&disk).unwrap().write_all(b"disk").unwrap();
+        std::fs::rename(&disk, &path).unwrap();
+        let mut content = String::new();
+        opening.await.unwrap().unwrap().read_to_string(&mut content).unwrap();
+        assert_eq!(content, "disk");
+        drop(socket);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_is_never_served_is_not_waited_for_without_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sda");
+        let _socket = UnixListener::bind(&path).unwrap();
+        let error = open(&Call::lasting(Duration::from_secs(60)), &path).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Unavailable);
+        assert!(error.to_string().contains("does not serve it"), "{error}");
+        let error = open(&Call::lasting(Duration::from_secs(60)), &directory.path().join("none")).await.unwrap_err();
+        assert!(error.to_string().contains("/dev"), "{error}");
+    }
 }
