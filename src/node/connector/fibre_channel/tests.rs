@@ -168,6 +168,42 @@ async fn a_lun_is_scanned_at_its_exact_address_only_and_taken_away_again() {
 }
 
 #[tokio::test]
+async fn a_disk_whose_node_comes_later_than_its_sysfs_is_waited_for() {
+    let root = tempfile::tempdir().unwrap();
+    let fabric = Fabric::new(root.path());
+    fabric.map(3, 7);
+    let (node, aside) = (root.path().join("dev/sdd"), root.path().join("dev/not-yet"));
+    let mut connector = fabric.connector();
+    let (kernel, from, to) = (fabric.clone(), node.clone(), aside.clone());
+    connector.scsi.kernel = Arc::new(Scripted::new(move |file, command| {
+        if file.ends_with("delete") && to.exists() {
+            fs::rename(&to, &from).unwrap();
+        }
+        kernel.obey(file, command);
+        if file.ends_with("scan") && from.exists() {
+            fs::rename(&from, &to).unwrap();
+        }
+        Ok(String::new())
+    }));
+    let error = attach(&connector, &to_lun(3)).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable);
+    assert!(error.to_string().contains("sdd is in sysfs and not in /dev"), "{error}");
+    assert_eq!(fabric.count(), 0);
+
+    connector.scsi.times.appearance = Duration::from_secs(10);
+    let later = tokio::spawn(async move {
+        while !aside.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        fs::rename(aside, node).unwrap();
+    });
+    let disk = attach(&connector, &to_lun(3)).await.unwrap();
+    later.await.unwrap();
+    assert_eq!(disk.wwid, Some(Fabric::wwid(7)));
+}
+
+#[tokio::test]
 async fn what_the_back_end_calls_the_disk_is_compared_and_what_is_not_it_goes_away_again() {
     let root = tempfile::tempdir().unwrap();
     let fabric = Fabric::new(root.path());

@@ -294,11 +294,26 @@ impl Scsi {
     /// What is to be used: the map of these paths, or the only path.
     async fn device(&self, call: &Call, held: &Held, disks: &[PathDisk], is_multipath: bool) -> Result<Device> {
         let map = self.multipath.assemble(call, held, disks, is_multipath).await?;
-        let device = match &map {
-            Some(Map { device, .. }) => self.by_name(call, device).await?,
-            None => self.plain(call, disks).await?,
+        let name = match map {
+            Some(Map { device, .. }) => Some(device),
+            None => disks.iter().find_map(|disk| disk.name.clone()),
         };
-        device.ok_or_else(|| Error::new(Kind::Unavailable, "the disk is gone again"))
+        let name = name.ok_or_else(|| Error::new(Kind::Unavailable, "the disk is gone again"))?;
+        self.opened(call, &name).await
+    }
+
+    /// The disk of that name, once it has its node in /dev: sysfs shows a new disk a moment before.
+    async fn opened(&self, call: &Call, name: &str) -> Result<Device> {
+        let (host, disk) = (self.host.clone(), name.to_owned());
+        let there = watch::until(call, "wait for the node of the disk", self.times.appearance, move || {
+            Ok(host.device(&disk).map_err(unreadable)?.filter(|device| device.path.exists()))
+        });
+        there.await?.ok_or_else(|| {
+            Error::new(
+                Kind::Unavailable,
+                format!("disk {name} is in sysfs and not in /dev: it went again, or this is not the host's /dev"),
+            )
+        })
     }
 
     async fn plain(&self, call: &Call, disks: &[PathDisk]) -> Result<Option<Device>> {
