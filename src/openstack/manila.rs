@@ -25,8 +25,6 @@ use std::collections::HashMap;
 
 /// What this driver cannot do without: access rules as objects, with metadata.
 pub const LOWEST: Microversion = Microversion(2, 45);
-/// Until this, a share tells the paths of its exports; later, they are a list of their own, which says more of each.
-const SHOWS_EXPORTS: Microversion = Microversion(2, 8);
 /// Shares being made of snapshots say so in their status.
 const FROM_SNAPSHOT_STATUS: Microversion = Microversion(2, 54);
 /// A share can be put beside others, or away from them.
@@ -397,16 +395,6 @@ impl Manila {
     /// Removes an entry from the metadata of a share.
     pub async fn untag_share(&self, call: &Call, id: &str, key: &str) -> Result<()> {
         self.client.delete(call, Route::new("/shares/{}/metadata/{}").id(id).id(key).microversion(LOWEST)).await
-    }
-
-    /// A share with the paths of its exports, where the service still shows both at once. Which of them are for users, and
-    /// which it recommends, only [`Manila::export_locations`] tells.
-    pub async fn share_with_paths(&self, call: &Call, id: &str) -> Result<Share> {
-        let route = Route::new("/shares/{}").id(id).microversion(SHOWS_EXPORTS);
-        match self.client.get::<ShareBody>(call, route).await {
-            Err(error) if error.is(Kind::Unsupported) => self.one(call, id).await,
-            answer => Ok(answer?.share),
-        }
     }
 
     pub async fn export_locations(&self, call: &Call, share: &str) -> Result<Vec<ExportLocation>> {

@@ -15,6 +15,9 @@ pub struct FirstLook {
 /// That of changes of which no more is known.
 pub(super) const FIRST_LOOK: FirstLook = FirstLook { guess: Duration::from_millis(250), never_before: Duration::ZERO };
 
+/// For what is not a change: it only has to be looked up.
+pub(super) const AT_ONCE: FirstLook = FirstLook { guess: Duration::ZERO, never_before: Duration::ZERO };
+
 /// A learned time is trusted up to this multiple of the time already waited.
 const TRUST: u32 = 12;
 
@@ -33,6 +36,9 @@ pub(super) struct Pace {
 impl Pace {
     /// When to look next, counted from the start of the change, after having waited for `waited`.
     pub(super) fn next_look(&self, doing: &str, waited: Duration, first: FirstLook) -> Duration {
+        if waited.is_zero() && first == AT_ONCE {
+            return waited;
+        }
         let Some(usual) = self.usual.get(doing).copied() else {
             return if waited < first.guess { first.guess } else { waited + (waited / 2).min(LONGEST_PAUSE) };
         };

@@ -12,10 +12,10 @@ mod tests;
 
 use crate::call::Call;
 use crate::error::{Error, Result};
-use crate::openstack::pace::FIRST_LOOK;
 pub use crate::openstack::pace::FirstLook;
+use crate::openstack::pace::{AT_ONCE, FIRST_LOOK};
 use async_trait::async_trait;
-use schedule::{Ask, Schedule, Step};
+use schedule::{Ask, Rhythm, Schedule, Step};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -115,7 +115,17 @@ impl<S: Source> Watch<S> {
     /// A watch over this source.
     #[must_use]
     pub fn new(source: S) -> Self {
-        Self(Arc::new(Inner { source, schedule: Mutex::new(Schedule::new()), wake: Notify::new() }))
+        Self::with_rhythm(source, Rhythm::TICKS)
+    }
+
+    /// One for [`Watch::now`] alone: nobody who asks how things are waits for a tick.
+    #[must_use]
+    pub fn at_once(source: S) -> Self {
+        Self::with_rhythm(source, Rhythm::AT_ONCE)
+    }
+
+    fn with_rhythm(source: S, rhythm: Rhythm) -> Self {
+        Self(Arc::new(Inner { source, schedule: Mutex::new(Schedule::new(rhythm)), wake: Notify::new() }))
     }
 
     /// The source.
@@ -157,6 +167,17 @@ impl<S: Source> Watch<S> {
         let key = self.add(call, doing, first_look, id, Box::new(Asked { answer: Some(answer), done }));
         let _registration = Registration { inner: &self.0, id, key };
         call.bound(doing, answered).await?.map_err(|_| Error::internal(format!("{doing} {id}: the watch has ended")))?
+    }
+
+    /// The object as it is now; `None` if it is not there. What is looked up while a list is under way is in the next.
+    ///
+    /// # Errors
+    /// As [`Watch::until`].
+    pub async fn now(&self, call: &Call, doing: &'static str, id: &str) -> Result<Option<S::Object>>
+    where
+        S::Object: Clone,
+    {
+        self.until_from(call, doing, AT_ONCE, id, |seen| Ok(Some(seen.cloned()))).await
     }
 
     fn add(

@@ -59,6 +59,7 @@ async fn a_share_that_no_export_leads_to_is_not_published_and_can_be_left() {
     let node = node(1);
     for exports in [
         vec![],
+        vec![json!({"path": "10.0.0.9:/a", "is_admin_only": true})],
         vec![
             json!({"path": "10.0.0.9:/a", "is_admin_only": true}),
             json!({"path": "10.0.0.8:/a", "is_admin_only": true}),

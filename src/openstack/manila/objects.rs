@@ -179,9 +179,6 @@ pub struct Share {
     /// Whether its access rules are in force: `active`, `syncing`, `error`.
     #[serde(default, deserialize_with = "null_is_default")]
     pub access_rules_status: String,
-    /// The paths of its exports, of a share that was asked for with them.
-    #[serde(default, deserialize_with = "null_is_default")]
-    pub export_locations: Vec<String>,
     /// Its metadata.
     #[serde(default, deserialize_with = "null_is_default")]
     pub metadata: Metadata,

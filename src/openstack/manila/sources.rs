@@ -25,8 +25,8 @@ pub struct Seen<T> {
 /// Shares, snapshots or backups.
 ///
 /// One: by its id, or for one that is being made the list by its name, which costs the same and shows twins. Many:
-/// Manila cannot list by time of change. Those that are being made are the latest; those that are passing through a
-/// status ([`Notes::passing`]) are in the list of that status or need a look each.
+/// Manila cannot list by time of change. Those that are passing through a status ([`Notes::passing`]) are in the list of
+/// that status or need a look each; the others are likely among the latest, and else need a look each.
 #[derive(Debug)]
 pub struct ObjectSource<T> {
     manila: Manila,
@@ -91,32 +91,27 @@ impl<T: Listed> Source for ObjectSource<T> {
 
     async fn many(&self, call: &Call, ids: &[String], _since: Duration) -> Result<Vec<(String, Option<Seen<T>>)>> {
         let mut passing: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        let mut being_made: BTreeSet<&str> = BTreeSet::new();
+        let mut others: BTreeSet<&str> = BTreeSet::new();
         let mut ask: Vec<String> = Vec::new();
         for id in ids {
             match self.notes.status_of(id) {
-                Some(status) => {
-                    passing.entry(status).or_default().insert(id);
-                }
-                None if self.notes.name_of(id).is_some() => {
-                    being_made.insert(id);
-                }
-                None => ask.push(id.clone()),
-            }
+                Some(status) => passing.entry(status).or_default().insert(id),
+                None => others.insert(id),
+            };
         }
         for (status, ids) in passing {
             ask.extend(self.passed(call, status, ids).await?);
         }
         let mut seen = Vec::new();
-        if being_made.len() > 1 {
-            let latest = Listing::all().latest_first().at_most(page_for(being_made.len()));
+        if others.len() > 1 {
+            let latest = Listing::all().latest_first().at_most(page_for(others.len()));
             let listed = T::part(&self.manila, call, latest).await?.items;
-            for picked in self.pick(&listed, |object| being_made.contains(object.id())) {
-                being_made.remove(picked.object.id());
+            for picked in self.pick(&listed, |object| others.contains(object.id())) {
+                others.remove(picked.object.id());
                 seen.push((picked.object.id().to_owned(), Some(picked)));
             }
         }
-        ask.extend(being_made.into_iter().map(str::to_owned));
+        ask.extend(others.into_iter().map(str::to_owned));
         seen.extend(each(self, call, ask).await?);
         Ok(seen)
     }

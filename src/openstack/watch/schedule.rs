@@ -23,6 +23,20 @@ const PAUSE_SHARE: u32 = 4;
 /// first was asked for; so many at once at most.
 const MOST_LISTS: usize = 2;
 
+/// When a crowd's lists are fetched.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rhythm {
+    first_tick: Duration,
+    most_lists: usize,
+}
+
+impl Rhythm {
+    /// For those who wait for changes.
+    pub(super) const TICKS: Self = Self { first_tick: FIRST_TICK, most_lists: MOST_LISTS };
+    /// For those who wait for nothing: at once, and then whenever the list before is there.
+    pub(super) const AT_ONCE: Self = Self { first_tick: Duration::ZERO, most_lists: 1 };
+}
+
 /// An object that no list shows is looked at by itself after this time, and then ever more rarely.
 const FIRST_DOUBT: Duration = Duration::from_secs(4);
 const LONGEST_DOUBT: Duration = Duration::from_secs(60);
@@ -42,6 +56,7 @@ pub(super) struct Schedule<T> {
     next_key: u64,
     /// Whether the looking task runs.
     pub(super) looking: bool,
+    rhythm: Rhythm,
     tick: Duration,
     next_list: Instant,
     listing: usize,
@@ -105,13 +120,15 @@ pub(super) enum Step {
 }
 
 impl<T> Schedule<T> {
-    pub(super) fn new() -> Self {
+    /// Nothing to look at yet.
+    pub(super) fn new(rhythm: Rhythm) -> Self {
         Self {
             by_id: HashMap::new(),
             waiters: 0,
             next_key: 0,
             looking: false,
-            tick: FIRST_TICK,
+            rhythm,
+            tick: rhythm.first_tick,
             next_list: Instant::now(),
             listing: 0,
             doubts_from: Instant::now(),
@@ -135,9 +152,9 @@ impl<T> Schedule<T> {
         let key = self.next_key;
         self.next_key += 1;
         if self.waiters == 0 {
-            self.tick = FIRST_TICK;
+            self.tick = self.rhythm.first_tick;
             self.listed = None;
-            self.next_list = now + FIRST_TICK;
+            self.next_list = now + self.rhythm.first_tick;
             self.scouts = Scouts::new(now);
         }
         let waiter = Waiter {
@@ -210,7 +227,7 @@ impl<T> Schedule<T> {
             Ok((id, call)) => return Step::One(id, call),
             Err(next_doubt) => next_doubt,
         };
-        if self.listing >= MOST_LISTS {
+        if self.listing >= self.rhythm.most_lists {
             return Step::Sleep(earliest.max(now + FIRST_TICK));
         }
         if self.next_list > now {
@@ -290,7 +307,7 @@ impl<T> Schedule<T> {
                 }
                 if self.waiters < before {
                     // More may be about to end.
-                    self.tick = FIRST_TICK;
+                    self.tick = self.rhythm.first_tick;
                     (self.lists_are_trusted, self.missed) = (true, None);
                 } else if self.missed.is_some_and(|missed| missed <= asked) {
                     self.lists_are_trusted = false;

@@ -107,6 +107,40 @@ async fn a_crowd_shares_one_list_per_tick() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_who_looks_something_up_gets_it_with_one_look_at_once() {
+    let source = Clockwork::finishing_in(Duration::from_secs(3600));
+    let watch = Watch::at_once(source.clone());
+    let started = Instant::now();
+    for looks in 1..=50 {
+        let call = Call::lasting(Duration::from_secs(60));
+        assert_eq!(watch.now(&call, "look", "a").await.unwrap(), Some(false));
+        assert_eq!(source.looks.load(Ordering::Relaxed), looks);
+    }
+    assert_eq!(watch.now(&Call::lasting(Duration::from_secs(60)), "look", "gone").await.unwrap(), None);
+    assert_eq!(started.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_who_look_something_up_share_the_lists_and_what_comes_meanwhile_is_in_the_next() {
+    let source = Clockwork { list_takes: Duration::from_secs(1), ..Clockwork::finishing_in(Duration::ZERO) };
+    let watch = Watch::at_once(source.clone());
+    let look_up = |n: u32| {
+        let watch = watch.clone();
+        tokio::spawn(async move { watch.now(&Call::lasting(Duration::from_secs(60)), "look", &n.to_string()).await })
+    };
+    let started = Instant::now();
+    let mut waits: Vec<_> = (0..1000).map(look_up).collect();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    waits.extend((1000..2000).map(look_up));
+    for wait in waits {
+        assert_eq!(wait.await.unwrap().unwrap(), Some(true));
+    }
+    assert!(started.elapsed() <= Duration::from_millis(2250), "{:?}", started.elapsed());
+    assert_eq!(source.looks.load(Ordering::Relaxed), 0);
+    assert!(source.lists.load(Ordering::Relaxed) <= 3, "{}", source.lists.load(Ordering::Relaxed));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_no_list_shows_is_looked_at_by_itself() {
     let source = Clockwork { shown_by_list: false, ..Clockwork::finishing_in(Duration::from_secs(1)) };
     let watch = Watch::new(source.clone());

@@ -54,18 +54,19 @@ impl ManilaProvider {
     ) -> Result<Connection> {
         let client = Client::of(self.names.cluster(), self.names.driver(), node)?;
         let (cloud, share) = self.meant(call, id, context).await?;
-        let share = mountable(call, cloud, &share).await?;
+        let (share, exports) =
+            tokio::join!(mountable(call, cloud, &share), cloud.manila.export_locations(call, &share));
+        let (share, exports) = (share?, exports?);
         let wanted = self.wanted(&share, &client, id, node, read_only)?;
         let within = match (&self.runtime_config, &share.share_proto) {
             (Some(path), Protocol::Nfs) => export_network(call, path).await?,
             _ => None,
         };
+        let export = export::choose(&exports, client.initiator.ip, within)?;
         let turn = cloud.turns.take(call, &share.id, node.as_str()).await?;
         self.note_alias(call, cloud, &share, id).await?;
         let rule = self.rule(call, cloud, &share, &wanted).await?;
         drop(turn);
-        let exports = export::of_share(call, cloud, &share).await?;
-        let export = export::choose(&exports, client.initiator.ip, within)?;
         Ok(Connection {
             kind: kind_of(&share.share_proto).to_owned(),
             data: export::data(&share, export, &rule.access_to)?,
@@ -293,7 +294,8 @@ impl ManilaProvider {
 
 /// The share, once it can be mounted.
 async fn mountable(call: &Call, cloud: &Cloud, id: &str) -> Result<Share> {
-    let share = cloud.manila.share_with_paths(call, id).await?;
+    let seen = cloud.shares_now.now(call, "look at the share", id).await?;
+    let share = seen.ok_or_else(|| Error::not_found(format!("there is no share {id}")))?.object;
     match &share.status {
         // In all of these its exports stay where they are.
         ShareStatus::Available

@@ -1,21 +1,10 @@
 //! From where a share is mounted: one of its export locations, and what the node needs to know of it.
 
-use super::Cloud;
 use super::client::Network;
-use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::openstack::manila::{ExportLocation, Protocol, Share};
 use serde_json::{Value, json};
 use std::net::IpAddr;
-
-/// The export locations of a share that was asked for with their paths. A single one has to be it, whatever else there
-/// is to know of it; which of several are for users, Manila says in their list only.
-pub(super) async fn of_share(call: &Call, cloud: &Cloud, share: &Share) -> Result<Vec<ExportLocation>> {
-    match share.export_locations.as_slice() {
-        [only] => Ok(vec![ExportLocation { path: only.clone(), preferred: false, is_admin_only: false }]),
-        _ => cloud.manila.export_locations(call, &share.id).await,
-    }
-}
 
 /// Chooses among the export locations of a share: one that is for users and whose address the node can reach, the
 /// recommended ones first, else in the order of the service. `within` is where its server must be.

@@ -66,6 +66,8 @@ struct Cloud {
     /// What is known about objects of each kind: ids of shares and snapshots never meet.
     notes: Arc<Notes>,
     shares: Watch<ObjectSource<Share>>,
+    /// The same for those who wait for nothing.
+    shares_now: Watch<ObjectSource<Share>>,
     snapshots: Watch<ObjectSource<Snapshot>>,
     backups: Watch<ObjectSource<Backup>>,
     rules: Watch<RuleSource>,
@@ -80,6 +82,7 @@ impl Cloud {
         Self {
             name,
             shares: Watch::new(ObjectSource::new(manila.clone(), Arc::clone(&notes))),
+            shares_now: Watch::at_once(ObjectSource::new(manila.clone(), Arc::clone(&notes))),
             snapshots: Watch::new(ObjectSource::new(manila.clone(), Arc::clone(&notes))),
             backups: Watch::new(ObjectSource::new(manila.clone(), Arc::clone(&notes))),
             rules: Watch::new(RuleSource::new(manila.clone())),

@@ -128,14 +128,7 @@ pub(super) fn answer(cloud: &mut Cloud, asked: &Asked) -> Answer {
         ("POST", ["shares"]) => create_share(manila, now, &asked.body["share"]),
         ("POST", ["snapshots"]) => create_snapshot(manila, now, &asked.body["snapshot"]),
         ("GET", ["shares", id]) => match manila.shares.iter().find(|share| share.id == *id) {
-            Some(share) => {
-                let mut view = share_view(share);
-                if asked.microversion < (2, 9) && share.status == "available" {
-                    let exports = manila.exports_of(id);
-                    view["export_locations"] = exports.iter().map(|export| export["path"].clone()).collect();
-                }
-                Answer::json(200, json!({"share": view}))
-            }
+            Some(share) => Answer::json(200, json!({"share": share_view(share)})),
             None => Answer::not_found("Share", id),
         },
         ("GET", ["snapshots", id]) => match manila.snapshots.iter().find(|snapshot| snapshot.id == *id) {
@@ -159,9 +152,10 @@ pub(super) fn answer(cloud: &mut Cloud, asked: &Asked) -> Answer {
         ("POST", ["share-backups"]) => create_backup(manila, now, &asked.body["share_backup"]),
         ("DELETE", ["share-backups", id]) => delete(&mut manila.backups, "Share backup", id),
         ("POST", ["share-backups", id, "action"]) => restore_backup(manila, id, &asked.body),
-        ("GET", ["shares", id, "export_locations"]) => {
-            Answer::json(200, json!({"export_locations": manila.exports_of(id)}))
-        }
+        ("GET", ["shares", id, "export_locations"]) => match manila.shares.iter().find(|share| share.id == *id) {
+            Some(_) => Answer::json(200, json!({"export_locations": manila.exports_of(id)})),
+            None => Answer::not_found("Share", id),
+        },
         ("GET", ["share-access-rules"]) => {
             let share = asked.query("share_id").unwrap_or_default();
             if !manila.shares.iter().any(|one| one.id == share) {
