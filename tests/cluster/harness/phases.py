@@ -11,7 +11,8 @@ import urllib.request
 
 from .cluster import until
 
-STAGED = re.compile(r'^[IWE]\d{4} (\d\d):(\d\d):(\d\d\.\d+) .*MountVolume\.MountDevice succeeded for volume \\?"(pvc-[0-9a-f-]+)')
+STAGED = re.compile(r'^[IWE]\d{4} (\d\d):(\d\d):(\d\d\.\d+) '
+                    r'.*MountVolume\.MountDevice succeeded for volume \\?"(pvc-[0-9a-f-]+)')
 KINDS = "Pod", "PersistentVolumeClaim", "PersistentVolume", "VolumeAttachment", "Node"
 
 
@@ -40,8 +41,8 @@ class Watch:
 
     def first(self, since, kind, true_of):
         """When the first change after a time was seen that something is true of: true_of(type, object). Or None."""
-        return next((at for at, what, change, thing in self.changes if at >= since and what == kind and true_of(change, thing)),
-                    None)
+        return next((at for at, what, change, thing in self.changes
+                     if at >= since and what == kind and true_of(change, thing)), None)
 
 
 def condition(pod, name):
@@ -50,13 +51,13 @@ def condition(pod, name):
 
 def staged(cluster, node, volume, since):
     """When the kubelet's log says that the driver has staged the volume, or None."""
+    midnight = time.mktime((*time.localtime(since)[:3], 0, 0, 0, 0, 0, -1))
     with open(os.path.join(cluster.state, "nodes", node, "log", "kubelet.log")) as log:
         for line in log:
             found = STAGED.match(line)
             if found and found[4] == volume:
                 hour, minute, second = int(found[1]), int(found[2]), float(found[3])
-                day = time.gmtime(since)
-                at = since - (day.tm_hour * 3600 + day.tm_min * 60 + day.tm_sec + since % 1) + hour * 3600 + minute * 60 + second
+                at = midnight + hour * 3600 + minute * 60 + second
                 if at >= since:
                     return at
     return None
@@ -79,7 +80,8 @@ class Pod:
             return lambda _, thing: thing["metadata"]["uid"] == uid and what(thing)
 
         def this_claim(what):
-            return lambda _, thing: (thing["metadata"]["namespace"], thing["metadata"]["name"]) == (namespace, claim) and what(thing)
+            return lambda _, thing: thing["metadata"]["namespace"] == namespace and thing["metadata"]["name"] == claim and (
+                what(thing))
         look = {
             "claim: node chosen": ("PersistentVolumeClaim", this_claim(
                 lambda c: c["metadata"].get("annotations", {}).get("volume.kubernetes.io/selected-node"))),
@@ -113,7 +115,8 @@ class Pod:
         look = {
             "old node: not in volumesInUse": ("Node", lambda _, node: node["metadata"]["name"] == old and (
                 self.unique not in (node["status"].get("volumesInUse") or ()))),
-            "old VolumeAttachment to go": ("VolumeAttachment", lambda _, a: there(a) and a["metadata"].get("deletionTimestamp")),
+            "old VolumeAttachment to go": ("VolumeAttachment", lambda _, a: there(a) and (
+                a["metadata"].get("deletionTimestamp"))),
             "detached (driver, attacher)": ("VolumeAttachment", lambda change, a: change == "DELETED" and there(a)),
         }
         return {what: self.watch.first(self.since, kind, true_of) for what, (kind, true_of) in look.items()}
