@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""tests/run counts what each runner of its stages says."""
+"""tests/run counts what each runner of its stages says, and ends no stage before it has cleared up."""
 
 import importlib.machinery
 import importlib.util
 import os
+import signal
+import subprocess
 import sys
 import unittest
 
@@ -52,6 +54,51 @@ class Count(unittest.TestCase):
 
     def test_a_word_alone_is_no_result(self):
         self.assertEqual(counted("OK", "FAILED", "Ran out of disk"), (0, 0, 0))
+
+
+class End(unittest.TestCase):
+    """A run whose only stage waits for its end, and then says that it clears up."""
+
+    RUN = """
+import sys
+sys.path.insert(0, {here!r})
+from run_test import runner
+runner.STAGES = [runner.Stage("waiting", "it waits", [sys.executable, "-uc", {stage!r}], ()),
+                 runner.Stage("next", "it must not run", ["echo", "went on"], ())]
+sys.argv = ["run"]
+sys.exit(runner.main())
+"""
+    STAGE = """
+import time
+try:
+    print("ready")
+    time.sleep(600)
+except KeyboardInterrupt:
+    time.sleep(0.3)
+    print("cleared up")
+"""
+
+    def ended_by(self, tell):
+        """Exit code and last words of a run that is told to end by `tell`, once its stage waits."""
+        with subprocess.Popen([sys.executable, "-c", self.RUN.format(here=HERE, stage=self.STAGE)],
+                              stdout=subprocess.PIPE, text=True, process_group=0) as process:
+            while process.stdout.readline() != "ready\n":
+                self.assertIsNone(process.poll())
+            tell(process)
+            said = process.stdout.read()
+        return process.returncode, said
+
+    def test_a_stage_clears_up_when_the_run_is_terminated(self):
+        code, said = self.ended_by(lambda process: process.terminate())
+        self.assertIn("cleared up", said)
+        self.assertNotIn("went on", said)
+        self.assertEqual(code, 128 + signal.SIGTERM)
+
+    def test_a_stage_clears_up_when_a_terminal_interrupts_it(self):
+        code, said = self.ended_by(lambda process: os.killpg(process.pid, signal.SIGINT))
+        self.assertIn("cleared up", said)
+        self.assertNotIn("went on", said)
+        self.assertEqual(code, 128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

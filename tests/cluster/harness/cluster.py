@@ -48,6 +48,15 @@ class Refused(Exception):
     """The API server says no."""
 
 
+def reason(error):
+    """What the API server says; of a kind that it does not serve yet it speaks plain text."""
+    text = error.read().decode(errors="replace")
+    try:
+        return json.loads(text)["message"]
+    except (ValueError, KeyError, TypeError):
+        return text.strip() or str(error)
+
+
 class Cluster:
     """The cluster that `cluster start` started."""
 
@@ -92,8 +101,7 @@ class Cluster:
             with urllib.request.urlopen(request, timeout=60, context=self.tls) as answer:
                 return json.loads(answer.read() or b"null")
         except urllib.error.HTTPError as error:
-            message = json.loads(error.read() or b"{}").get("message", str(error))
-            raise (Missing if error.code == 404 else Refused)("%s %s: %s" % (method, path, message)) from None
+            raise (Missing if error.code == 404 else Refused)("%s %s: %s" % (method, path, reason(error))) from None
 
     @staticmethod
     def path(kind, name=None, namespace=None):
