@@ -128,7 +128,15 @@ pub(super) fn answer(cloud: &mut Cloud, asked: &Asked) -> Answer {
         ("POST", ["shares"]) => create_share(manila, now, &asked.body["share"]),
         ("POST", ["snapshots"]) => create_snapshot(manila, now, &asked.body["snapshot"]),
         ("GET", ["shares", id]) => match manila.shares.iter().find(|share| share.id == *id) {
-            Some(share) => Answer::json(200, json!({"share": share_view(share)})),
+            Some(share) => {
+                let mut view = share_view(share);
+                // Until then the paths are shown with the share, but not whom they are for.
+                if asked.microversion < (2, 9) && share.status == "available" {
+                    let exports = manila.exports_of(id);
+                    view["export_locations"] = exports.iter().map(|export| export["path"].clone()).collect();
+                }
+                Answer::json(200, json!({"share": view}))
+            }
             None => Answer::not_found("Share", id),
         },
         ("GET", ["snapshots", id]) => match manila.snapshots.iter().find(|snapshot| snapshot.id == *id) {
