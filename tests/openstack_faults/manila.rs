@@ -124,6 +124,21 @@ async fn a_share_is_published_from_the_export_that_users_should_take() {
 }
 
 #[tokio::test]
+async fn a_service_that_no_longer_shows_exports_with_the_share_is_asked_for_them() {
+    let standin = Standin::start();
+    standin.cloud(|cloud| {
+        cloud.manila_lowest = (2, 40);
+        cloud.manila.exports = Some(vec![json!({"path": "10.0.0.9:/one"})]);
+    });
+    let driver = Driver::start_with(&standin, setup()).await;
+    let sidecar = Sidecar::new(&driver);
+    let share = sidecar.create("pvc-1", 1).await.unwrap().volume_id;
+    let (cost, data) = published(&standin, &sidecar, &share, &node(1)).await;
+    assert!(data.contains("/one"), "{data}");
+    assert!(cost <= 5, "{cost} requests: {:#?}", standin.calls());
+}
+
+#[tokio::test]
 async fn a_hundred_publications_at_once_cost_little_more_than_three_requests_each() {
     const SHARES: usize = 100;
     let standin = Standin::start();

@@ -231,6 +231,7 @@ pub(crate) struct Cloud {
     pub(crate) tokens: BTreeSet<String>,
     pub(crate) cinder_highest: (u16, u16),
     pub(crate) nova_highest: (u16, u16),
+    pub(crate) manila_lowest: (u16, u16),
     pub(crate) manila_highest: (u16, u16),
     pub(crate) manila: Manila,
     /// The most entries of a page, whatever is asked for.
@@ -277,6 +278,7 @@ impl Cloud {
             tokens: BTreeSet::new(),
             cinder_highest: (3, 71),
             nova_highest: (2, 104),
+            manila_lowest: (2, 0),
             manila_highest: (2, 99),
             manila: Manila::default(),
             page: 1000,

@@ -147,7 +147,7 @@ fn serve_asked(shared: &Shared, asked: &Asked) -> Answer {
     }
     let (lowest, highest) = match asked.service {
         Service::Nova => ((2, 1), cloud.nova_highest),
-        Service::Manila => ((2, 0), cloud.manila_highest),
+        Service::Manila => (cloud.manila_lowest, cloud.manila_highest),
         _ => ((3, 0), cloud.cinder_highest),
     };
     if asked.microversion > highest || asked.microversion < lowest {
