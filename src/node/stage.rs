@@ -163,7 +163,7 @@ impl<'a> Staging<'a> {
         let is_alive =
             !is_gone && !is_unfinished && self.node.parts.mounter.pulse(self.call, &self.path).await? == Pulse::Alive;
         if is_ours && is_alive {
-            if entry.is_read_only() != self.wants_read_only() {
+            if entry.is_read_only() != self.wants_read_only(&entry.fstype) {
                 return Err(Error::new(
                     Kind::Conflict,
                     format!("{} is staged there with another access mode", self.link.volume),
@@ -230,9 +230,12 @@ impl<'a> Staging<'a> {
         self.node.records.save(self.call, &self.record).await
     }
 
-    fn wants_read_only(&self) -> bool {
-        let options = self.mounting.iter().flat_map(|mounting| mounting.options.iter().map(String::as_str));
-        self.read_only || MountOptions::parse(options).is_ok_and(|options| options.is_read_only())
+    /// Whether a mount of this type is to be read-only. The options for ceph-fuse are for its own mounts only.
+    fn wants_read_only(&self, fstype: &str) -> bool {
+        let Some(mounting) = &self.mounting else { return self.read_only };
+        let options = MountOptions::parse(mounting.options.iter().map(String::as_str));
+        let fuse = mounting.fuse.as_deref().filter(|_| fstype == fuse::FSTYPE);
+        self.read_only || options.is_ok_and(|options| options.is_read_only()) || fuse.is_some_and(fuse::is_read_only)
     }
 
     fn tools(&self) -> Tools<'a> {
