@@ -14,7 +14,7 @@ use super::fuse;
 use super::mount::options::MountOptions;
 use super::mount::{Pulse, place};
 use super::record::Record;
-use super::unstage::unless_never_here;
+use super::unstage::{refuse_if_mounted, unless_never_here};
 use super::{Node, StageRequest};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
@@ -34,6 +34,10 @@ pub async fn stage(node: &Node, call: &Call, request: &StageRequest) -> Result<(
     let mut staging = Staging::plan(node, call, request).await?;
     if staging.is_done().await? {
         return Ok(());
+    }
+    if staging.mounting.is_some() {
+        // Nothing is mounted now. Should this call be killed, the next one is not to take what it left for the whole.
+        staging.record.staged = false;
     }
     node.records.save(call, &staging.record).await?;
     match staging.run().await {
@@ -57,6 +61,8 @@ struct Staging<'a> {
     mounting: Option<Mounting>,
     read_only: bool,
     record: Record,
+    /// Whether an earlier call began to stage it and did not come to the end, so that nobody can be using it.
+    was_begun: bool,
     /// Whether an earlier call staged it to the end, so that somebody may be using it.
     was_staged: bool,
     /// Whether a mount was begun whose outcome is not known.
@@ -105,10 +111,10 @@ impl<'a> Staging<'a> {
             request.capability.mode,
             request.capability.kind.clone(),
         );
-        let mut was_staged = false;
+        let (mut was_begun, mut was_staged) = (false, false);
         if let Some(earlier) = node.records.load(call, &request.volume).await? {
             check_against(node, call, &earlier, &record).await?;
-            was_staged = earlier.staged;
+            (was_begun, was_staged) = (!earlier.staged, earlier.staged);
             record.formatting = earlier.formatting;
             record.staged = earlier.staged;
             record.device = earlier.device;
@@ -130,6 +136,7 @@ impl<'a> Staging<'a> {
             path,
             mounting,
             record,
+            was_begun,
             was_staged,
             mount_pending: false,
         })
@@ -162,6 +169,11 @@ impl<'a> Staging<'a> {
         let is_unfinished = entry.fstype == fuse::FSTYPE && !self.record.staged;
         let is_alive =
             !is_gone && !is_unfinished && self.node.parts.mounter.pulse(self.call, &self.path).await? == Pulse::Alive;
+        if is_ours && is_alive && self.was_begun {
+            tracing::info!(volume = %self.link.volume, "mounted by a call that was interrupted: it is staged anew");
+            self.unmount(self.call).await?;
+            return Ok(false);
+        }
         if is_ours && is_alive {
             if entry.is_read_only() != self.wants_read_only(&entry.fstype) {
                 return Err(Error::new(
@@ -170,7 +182,7 @@ impl<'a> Staging<'a> {
                 ));
             }
             if !self.record.staged || (self.record.device.is_none() && entry.block.is_some() && device.is_some()) {
-                // The process died after the mount, or another driver staged it.
+                // Another driver staged it.
                 self.record.device = device;
                 self.finish().await?;
             }
@@ -185,8 +197,13 @@ impl<'a> Staging<'a> {
             )));
         }
         tracing::warn!(volume = %self.link.volume, path = %self.path.display(), "a dead mount is taken away");
-        place::unmount_all(&*self.node.parts.mounter, &self.node.parts.host, self.call, &self.path).await?;
+        self.unmount(self.call).await?;
         Ok(false)
+    }
+
+    /// Takes all mounts from the staging path.
+    async fn unmount(&self, call: &Call) -> Result<()> {
+        place::unmount_all(&*self.node.parts.mounter, &self.node.parts.host, call, &self.path).await.map(drop)
     }
 
     async fn run(&mut self) -> Result<()> {
@@ -244,7 +261,7 @@ impl<'a> Staging<'a> {
 
     /// Undoes what this call did. What cannot be undone now stays in the record, for the next call or for unstaging.
     async fn undo(&mut self) {
-        if self.was_staged || self.mount_pending {
+        if self.mount_pending {
             return;
         }
         let call = Call::lasting(UNDO_TIME);
@@ -254,7 +271,14 @@ impl<'a> Staging<'a> {
     }
 
     async fn undo_all(&self, call: &Call) -> Result<()> {
-        place::unmount_all(&*self.node.parts.mounter, &self.node.parts.host, call, &self.path).await?;
+        // Nothing was mounted there when this call began.
+        self.unmount(call).await?;
+        if self.was_staged {
+            return Ok(());
+        }
+        if let Some(device) = &self.record.device {
+            refuse_if_mounted(self.node, call, &self.link.volume, device).await?;
+        }
         unless_never_here(self.connector.disconnect(call, &self.link).await, &self.record)?;
         if self.record.formatting.is_some() {
             // An mkfs may have been interrupted: the next call has to know.

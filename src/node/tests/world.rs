@@ -266,6 +266,13 @@ impl World {
                 size: Some(Bytes::new(SIZE)),
                 read_only: false,
                 sealed: None,
+    /// How large the ext4 on the disk says it is.
+    pub(super) fn filesystem_size(&self) -> u64 {
+        let mut blocks = [0; 4];
+        fs::File::open(self.disk()).unwrap().read_exact_at(&mut blocks, 1024 + 4).unwrap();
+        4096 * u64::from(u32::from_le_bytes(blocks))
+    }
+
             },
             staging_path: self.staging_path(),
             capability,
