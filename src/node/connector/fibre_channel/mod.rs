@@ -94,12 +94,13 @@ impl Connector for FibreChannel {
         let target = Target::of(link)?;
         let held = self.hold(call, &target).await?;
         let addresses = self.wait_for_addresses(call, link, &target).await?;
-        let brought = self.scsi.bring(call, &held, link, &addresses, addresses.len() > 1).await;
+        let mut scanned = Vec::new();
+        let brought = self.scsi.bring(call, &held, link, &addresses, addresses.len() > 1, &mut scanned).await;
         let proven = brought.and_then(|device| prove_told(link, &target, device));
         match proven {
             Ok(device) => Ok(Source::Block(device)),
             Err(error) => {
-                if let Err(left) = self.scsi.discard(call, &held, &addresses).await {
+                if let Err(left) = self.scsi.discard(call, &held, &scanned).await {
                     tracing::warn!(volume = %link.volume, error = %left, "a disk is left behind");
                 }
                 Err(error)

@@ -248,11 +248,11 @@ impl Connector for Iscsi {
             tracing::warn!(volume = %link.volume, %target, %error, "a path to the volume is missing");
         }
         let addresses: Vec<_> = up.iter().map(|(target, session)| session.address(target)).collect();
-        match self.scsi.bring(call, &held, link, &addresses, targets.len() > 1).await {
+        let mut scanned = Vec::new();
+        match self.scsi.bring(call, &held, link, &addresses, targets.len() > 1, &mut scanned).await {
             Ok(device) => Ok(Source::Block(device)),
             Err(error) => {
-                // What sits there and is not the volume is not used by anyone: it was scanned by this call.
-                if let Err(left) = self.scsi.discard(call, &held, &addresses).await {
+                if let Err(left) = self.scsi.discard(call, &held, &scanned).await {
                     tracing::warn!(volume = %link.volume, error = %left, "a disk is left behind");
                 }
                 self.undo(call, &touched).await;
