@@ -15,7 +15,7 @@ use super::mount::options::MountOptions;
 use super::mount::{Pulse, place};
 use super::record::Record;
 use super::unstage::{refuse_if_mounted, unless_never_here};
-use super::{Node, StageRequest};
+use super::{Node, StageRequest, blocking};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::model::AccessKind;
@@ -116,6 +116,7 @@ impl<'a> Staging<'a> {
             check_against(node, call, &earlier, &record).await?;
             (was_begun, was_staged) = (!earlier.staged, earlier.staged);
             record.formatting = earlier.formatting;
+            record.formatting_boot = earlier.formatting_boot;
             record.staged = earlier.staged;
             record.device = earlier.device;
             record.mounted = earlier.mounted;
@@ -212,10 +213,7 @@ impl<'a> Staging<'a> {
             Source::Block(device) => {
                 let held = self.hold(&device).await?;
                 let device = self.make_writable(device).await?;
-                if !self.record.device.as_ref().is_some_and(|earlier| earlier.is_same_disk(&device)) {
-                    // What was begun on another disk, or before this one was away, gives no right to overwrite.
-                    self.record.formatting = None;
-                }
+                self.forget_formatting_of_another(&device).await?;
                 self.remember(&device).await?;
                 match self.mounting.take() {
                     Some(mounting) => self.mount_device(&mounting, &device).await?,
@@ -231,6 +229,23 @@ impl<'a> Staging<'a> {
         self.finish().await
     }
 
+    /// What was begun on another disk, or before this one was away, gives no right to overwrite: somebody may have used it
+    /// meanwhile. Only the kernel's count of disks tells that this one never was away, and only until the next boot.
+    async fn forget_formatting_of_another(&mut self, device: &Device) -> Result<()> {
+        let host = self.node.parts.host.clone();
+        let boot = blocking::run(self.call, "read which boot this is", move || {
+            host.boot().map_err(|error| Error::internal("read the kernel's boot_id").because(error))
+        });
+        let boot = boot.await?;
+        let is_same = |earlier: &Device| earlier.sequence.is_some() && earlier.is_same_disk(device);
+        let is_same_boot = boot.is_some() && self.record.formatting_boot == boot;
+        if !(is_same_boot && self.record.device.as_ref().is_some_and(is_same)) {
+            self.record.formatting = None;
+        }
+        self.record.formatting_boot = boot;
+        Ok(())
+    }
+
     /// Notes which device was proven to be the volume. Where it has an identity of its own, that is what tells the volume
     /// from another one that takes its place, so it has to survive a crash from now on.
     async fn remember(&mut self, device: &Device) -> Result<()> {
@@ -243,7 +258,7 @@ impl<'a> Staging<'a> {
 
     async fn finish(&mut self) -> Result<()> {
         self.record.staged = true;
-        self.record.formatting = None;
+        (self.record.formatting, self.record.formatting_boot) = (None, None);
         self.node.records.save(self.call, &self.record).await
     }
 

@@ -3,6 +3,7 @@
 use super::world::{Mishap, SIZE, World, call, mounted, raw};
 use crate::error::Result;
 use crate::model::Capability;
+use std::sync::atomic::Ordering;
 
 /// More steps than any operation has.
 const MANY: usize = 200;
@@ -117,25 +118,55 @@ async fn a_raw_volume_survives_a_kill_at_every_step() {
     mishaps(Mishap::Kill, raw(), false).await;
 }
 
-#[tokio::test]
-async fn an_unfinished_mkfs_gives_no_right_to_another_disk() {
-    let world = World::new();
-    let mut step = 0;
-    // Killed in the middle of mkfs.
-    loop {
+/// A world whose driver was killed in the middle of mkfs.
+async fn killed_in_mkfs(world: World) -> World {
+    for step in 0..MANY {
         world.steps.go_wrong_at(step, Mishap::Kill);
         assert!(world.until_killed(world.stage()).await.is_none());
         if world.steps.last() == "in mkfs" {
             break;
         }
-        step += 1;
     }
+    assert_eq!(world.steps.last(), "in mkfs");
     world.steps.go_well();
-    *world.connector.replaced_at_look.lock().unwrap() = Some(0);
-    let formats = world.exec.ran().iter().filter(|line| line.starts_with("mkfs")).count();
+    world
+}
+
+/// Staging refuses to make the file system again.
+async fn gives_no_right(world: &World) {
+    let formats = || world.exec.ran().iter().filter(|line| line.starts_with("mkfs")).count();
+    let before = formats();
     let error = world.stage().await.unwrap_err();
     assert!(error.to_string().contains("not certain that it is blank"), "{error}");
-    assert_eq!(world.exec.ran().iter().filter(|line| line.starts_with("mkfs")).count(), formats);
+    assert_eq!(formats(), before);
+}
+
+#[tokio::test]
+async fn an_unfinished_mkfs_gives_no_right_to_another_disk() {
+    let world = killed_in_mkfs(World::new()).await;
+    *world.connector.replaced_at_look.lock().unwrap() = Some(0);
+    gives_no_right(&world).await;
+}
+
+#[tokio::test]
+async fn an_unfinished_mkfs_gives_no_right_after_a_reboot() {
+    // The kernel counts disks anew at each start: the same count may be another disk, or this one after others had it.
+    let mut world = killed_in_mkfs(World::new()).await;
+    world.boot("another");
+    world.restart();
+    gives_no_right(&world).await;
+    gives_no_right(&world).await;
+}
+
+#[tokio::test]
+async fn an_unfinished_mkfs_gives_no_right_where_nothing_tells_disks_apart() {
+    let world = killed_in_mkfs(World::new()).await;
+    world.boot("");
+    gives_no_right(&world).await;
+    let world = World::new();
+    world.connector.counts_disks.store(false, Ordering::SeqCst);
+    let world = killed_in_mkfs(world).await;
+    gives_no_right(&world).await;
 }
 
 /// A volume that is larger than its file system: it grew while it was detached, or was made of a smaller snapshot.
