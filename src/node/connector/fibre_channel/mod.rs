@@ -21,7 +21,7 @@ use crate::model::Bytes;
 use crate::node::blocking;
 use crate::node::device::{Device, Host};
 use async_trait::async_trait;
-use port::{addresses, ports};
+use port::{addresses, all_addresses, ports};
 use std::sync::Arc;
 use target::{Target, digits};
 
@@ -126,7 +126,10 @@ impl Connector for FibreChannel {
     async fn disconnect(&self, call: &Call, link: &Link) -> Result<()> {
         let target = Target::of(link)?;
         let held = self.hold(call, &target).await?;
-        let addresses = self.addresses(call, &target).await?;
+        // A stale path by a port that is offline would be there when the LUN is another volume's.
+        let host = self.host.clone();
+        let look = move || all_addresses(&host, &target).map_err(unreadable);
+        let addresses = blocking::run(call, "look at all remote ports", look).await?;
         self.scsi.take_away(call, &held, link, &addresses).await
     }
 }

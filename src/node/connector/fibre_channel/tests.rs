@@ -400,3 +400,30 @@ async fn a_path_that_joined_the_map_of_a_disk_that_was_here_before_stays_with_it
         assert!(!exec.has_run(command), "{:?}", exec.ran());
     }
 }
+
+#[tokio::test]
+async fn a_path_by_a_port_that_lost_its_link_is_taken_away_with_the_others() {
+    let root = tempfile::tempdir().unwrap();
+    let fabric = Fabric::new(root.path());
+    let connector = fabric.connector();
+    fabric.map(3, 7);
+    let mut link = to_lun_by_all_ports(3);
+    link.device = Some(attach(&connector, &link).await.unwrap());
+    fabric.add_path_of_second_port(3, 7);
+    assert_eq!(fabric.count(), 2);
+    detach(&connector, &link).await;
+    assert_eq!(fabric.count(), 0);
+}
+
+#[tokio::test]
+async fn what_another_volume_has_by_a_port_that_lost_its_link_stays() {
+    let root = tempfile::tempdir().unwrap();
+    let fabric = Fabric::new(root.path());
+    let connector = fabric.connector();
+    fabric.map(3, 7);
+    let mut link = to_lun_by_all_ports(3);
+    link.device = Some(attach(&connector, &link).await.unwrap());
+    fabric.add_path_of_second_port(3, 8);
+    detach(&connector, &link).await;
+    assert_eq!(fabric.count(), 1);
+}
