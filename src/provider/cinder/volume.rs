@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::{AccessKind, Capability, ContentSource, Volume, VolumeId, VolumeSpec};
 use crate::openstack::cinder::{self, Listing, NewVolume, SeenVolume, VolumeStatus};
 use crate::openstack::client::found;
-use crate::provider::failure::{is_refused_with, is_unclear, says};
+use crate::provider::failure::{is_refused_with, is_unclear, says, with_remains};
 use crate::provider::handle::{Uuid, VolumeHandle};
 use crate::provider::names::check_name;
 use crate::provider::size::gib;
@@ -44,6 +44,11 @@ impl CinderProvider {
         loop {
             call.check("look for the volume")?;
             let volume = match self.lookup(call, cloud, &spec.name).await? {
+                // Whatever it was to be: it has to be out of the way before another one is made.
+                Some(volume) if is_spent(&volume.status) => {
+                    self.finish(call, cloud, spec, volume).await?;
+                    continue;
+                }
                 Some(volume) => {
                     self.check_compatible(call, cloud, spec, &parameters, &volume).await?;
                     if shared && !volume.multiattach {
@@ -150,10 +155,10 @@ impl CinderProvider {
             Made::Usable(seen) => self.settle_race(call, cloud, seen).await,
             Made::Failed(volume) => {
                 let error = ended_in_error(call, cloud, "volume", &volume.id, volume.status.as_str()).await;
-                if let Err(later) = self.withdraw(call, cloud, &volume).await {
-                    tracing::warn!(volume = %volume.id, error = %later, "a failed volume stays until the next call");
+                match self.withdraw(call, cloud, &volume).await {
+                    Ok(()) => Err(error),
+                    Err(later) => Err(with_remains(error, &later)),
                 }
-                Err(error)
             }
             Made::Gone => Ok(None),
         }
@@ -411,6 +416,11 @@ fn made(seen: &SeenVolume) -> Result<Option<Made>> {
         status if status.is_passing() => Some(Made::Usable(seen.clone())),
         _ => return Err(wrong_state(volume)),
     })
+}
+
+/// Whether nothing will come of a volume: it failed, or is being deleted.
+fn is_spent(status: &VolumeStatus) -> bool {
+    matches!(status, VolumeStatus::Error | VolumeStatus::ErrorRestoring | VolumeStatus::Deleting)
 }
 
 /// By what the earliest of several volumes is told: all who look must agree.

@@ -380,7 +380,7 @@ impl Cloud {
     }
 
     /// Lets a change happen when its time has come.
-    pub(super) fn later(&mut self, pace: Pace, object: &str, change: impl FnOnce(&mut Self) + Send + 'static) {
+    pub(crate) fn later(&mut self, pace: Pace, object: &str, change: impl FnOnce(&mut Self) + Send + 'static) {
         let due = match pace {
             Pace::After(time) => Due::At(Instant::now() + time),
             Pace::Looks(left) => Due::Looks { object: object.to_owned(), left },
