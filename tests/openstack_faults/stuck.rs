@@ -428,6 +428,34 @@ async fn a_volume_with_snapshots_is_not_deleted() {
 }
 
 #[tokio::test]
+async fn a_deletion_that_cinder_refuses_for_good_is_not_repeated_without_end() {
+    let (standin, _driver, sidecar, _) = ready().await;
+    let volume = sidecar.create("pvc", 1).await.unwrap().volume_id;
+    let set_group = |group: Option<&str>| {
+        standin.cloud(|cloud| cloud.item_mut(Kind::Volume, &volume).unwrap().group = group.map(str::to_owned));
+    };
+    set_group(Some("g"));
+    standin.clear_log();
+    let status = sidecar.delete(&volume).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
+    assert!(status.message().contains("belong to a group"), "the reason is not told: {status:?}");
+    let attempts = standin.count("DELETE cinder /volumes/{}");
+    assert!((2..=5).contains(&attempts), "{attempts} attempts");
+    // What is over a moment later does not fail the deletion.
+    standin.clear_log();
+    let deleting = {
+        let (sidecar, volume) = (sidecar.clone(), volume.clone());
+        tokio::spawn(async move { sidecar.delete(&volume).await })
+    };
+    while standin.count("DELETE cinder /volumes/{}") == 0 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    set_group(None);
+    deleting.await.unwrap().unwrap();
+    assert_eq!(standin.cloud(|cloud| cloud.inventory()), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_deletion_that_fails_is_never_reported_as_done() {
     let (standin, _driver, sidecar, _) = ready().await;
     for outcome in [Outcome::Undone, Outcome::Error("the array is on fire".to_owned()), Outcome::Stuck] {

@@ -22,6 +22,10 @@ use std::time::Duration;
 /// The size of a volume for which none was asked.
 const DEFAULT_GIB: u64 = 1;
 
+/// The pauses before a deletion is repeated that was refused for nothing that is to be seen. What has just passed is passed
+/// by then; after them it is a reason that stays.
+const PAUSES: [Duration; 3] = [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1)];
+
 /// How the wait for a new volume ended.
 enum Made {
     /// It is usable; with it came others of its name.
@@ -222,6 +226,7 @@ impl CinderProvider {
 
     /// Deletes a volume and waits until it is gone. What hinders only for a while is waited for.
     async fn remove(&self, call: &Call, cloud: &Cloud, id: &str) -> Result<()> {
+        let mut pauses = PAUSES.into_iter();
         loop {
             call.check("delete the volume")?;
             match cloud.cinder.delete_volume(call, id).await {
@@ -232,7 +237,7 @@ impl CinderProvider {
                     if volume.status == VolumeStatus::Deleting {
                         return self.await_gone(call, cloud, id).await;
                     }
-                    self.make_deletable(call, cloud, &volume, error).await?;
+                    self.make_deletable(call, cloud, &volume, error, &mut pauses).await?;
                 }
                 Err(error) => return Err(error),
             }
@@ -240,7 +245,14 @@ impl CinderProvider {
     }
 
     /// Waits for or clears away what stands in the way of a deletion; an error if somebody else has to do that.
-    async fn make_deletable(&self, call: &Call, cloud: &Cloud, volume: &cinder::Volume, refused: Error) -> Result<()> {
+    async fn make_deletable(
+        &self,
+        call: &Call,
+        cloud: &Cloud,
+        volume: &cinder::Volume,
+        refused: Error,
+        pauses: &mut impl Iterator<Item = Duration>,
+    ) -> Result<()> {
         match &volume.status {
             VolumeStatus::Reserved | VolumeStatus::Attaching => {
                 let is_ours = self.names.is_ours(&volume.metadata);
@@ -264,9 +276,12 @@ impl CinderProvider {
                 if self.clear_temporary_snapshots(call, cloud, &volume.id, &refused).await? {
                     return Ok(());
                 }
-                // Refused in a state that has passed since, or for a reason that only Cinder's words tell.
-                if says(&refused, &["status must be"]) {
-                    return call.sleep("wait before the volume is deleted", Duration::from_millis(250)).await;
+                // Refused in a state that has passed since, or for a reason that only Cinder's words tell: it says the same
+                // of a volume that is in a group or is being migrated.
+                if says(&refused, &["status must be"])
+                    && let Some(pause) = pauses.next()
+                {
+                    return call.sleep("wait before the volume is deleted", pause).await;
                 }
                 Err(refused.as_kind(Kind::WrongState))
             }

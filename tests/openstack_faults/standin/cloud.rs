@@ -136,6 +136,8 @@ pub(crate) struct Item {
     pub(crate) fail_reason: Option<String>,
     /// Whether a back end took it.
     pub(crate) hosted: bool,
+    /// The group of volumes that it belongs to.
+    pub(crate) group: Option<String>,
 }
 
 /// Cinder's side of an attachment.
@@ -354,6 +356,7 @@ impl Cloud {
             multiattach: false,
             fail_reason: None,
             hosted: false,
+            group: None,
         }
     }
 
