@@ -274,11 +274,12 @@ impl Attaching<'_> {
         }
     }
 
-    /// After a request that failed in Cinder, or whose answer was lost: what it left is removed. It can be no one else's, since
-    /// Cinder would have refused ours (400) had there been another.
+    /// After a request that failed in Cinder, or whose answer was lost: what it left is removed, of volumes that only this
+    /// cluster attaches. It may never have arrived; then what is there is somebody else's.
     async fn clear_up_after(&self, error: &Error) {
         let unclear = is_unclear(error);
-        if !unclear && !is_refused_with(error, 500) {
+        // A request that was sent is waited for: a call whose time ended first has sent none.
+        if error.is(Kind::Deadline) || !unclear && !is_refused_with(error, 500) {
             return;
         }
         let call = Call::lasting(UNDO_TIME);
@@ -286,6 +287,9 @@ impl Attaching<'_> {
             let end = tokio::time::Instant::now() + DOUBT;
             loop {
                 let Some(volume) = found(self.cloud.cinder.volume(&call, self.volume).await)? else { return Ok(()) };
+                if !self.provider.names.is_ours(&volume.metadata) {
+                    return Ok(());
+                }
                 let is_there = is_half_attached(&volume);
                 if is_there && self.provider.remove_unfinished(&call, self.cloud, &volume, true).await? {
                     return Ok(());
