@@ -370,6 +370,46 @@ async fn a_back_end_that_fails_leaves_nothing_reserved() {
 }
 
 #[tokio::test]
+async fn an_attachment_that_may_be_complete_is_left_to_whoever_looks_next() {
+    let (standin, _driver, sidecar) = ready().await;
+    let other = Driver::start(&standin).await;
+    let replica = Sidecar::new(&other);
+    let node = host("rack-1").id();
+    let volume = sidecar.create("pvc", 1).await.unwrap().volume_id;
+    for action in [Action::LoseAnswer, Action::StatusAfter { status: 504 }] {
+        standin.inject(Rule::on("POST cinder /attachments/{}/action os-complete", action.clone()));
+        let lost = sidecar.publish(&volume, &node).await.unwrap_err();
+        assert_eq!(lost.code(), Code::Unavailable, "{lost}");
+        // By now another replica may have found it, and its node may use it.
+        let made = attachments(&standin);
+        assert_eq!((made.len(), made[0].status.as_str()), (1, "attached"), "{action:?}");
+        replica.publish(&volume, &node).await.unwrap();
+        assert_eq!(attachments(&standin)[0].id, made[0].id, "{action:?}");
+        replica.unpublish(&volume, &node).await.unwrap();
+        assert_eq!((attachments(&standin).len(), status(&standin, &volume).as_str()), (0, "available"));
+    }
+    // One that did not become complete was used by nobody, and is made again.
+    standin.inject(Rule::on("POST cinder /attachments/{}/action os-complete", Action::Reset));
+    sidecar.publish(&volume, &node).await.unwrap_err();
+    sidecar.publish(&volume, &node).await.unwrap();
+    assert_eq!(attachments(&standin).len(), 1);
+    sidecar.unpublish(&volume, &node).await.unwrap();
+    // Of a volume that somebody else made, no later call could tell whose it is.
+    let foreign = standin.cloud(|cloud| cloud.add_volume("static"));
+    standin.inject(Rule::on("POST cinder /attachments/{}/action os-complete", Action::Reset));
+    sidecar.publish(&foreign, &node).await.unwrap_err();
+    assert_eq!((attachments(&standin).len(), status(&standin, &foreign).as_str()), (0, "available"));
+    standin.inject(Rule::on("POST cinder /attachments/{}/action os-complete", Action::LoseAnswer));
+    sidecar.publish(&foreign, &node).await.unwrap_err();
+    assert_eq!((attachments(&standin).len(), status(&standin, &foreign).as_str()), (1, "in-use"));
+    replica.unpublish(&foreign, &node).await.unwrap();
+    // One that Cinder refuses to complete is of no use, and does not stay.
+    standin.inject(Rule::on("POST cinder /attachments/{}/action os-complete", Action::status(400)));
+    sidecar.publish(&volume, &node).await.unwrap_err();
+    assert_eq!((attachments(&standin).len(), status(&standin, &volume).as_str()), (0, "available"));
+}
+
+#[tokio::test]
 async fn with_attach_host_there_need_be_no_nova_and_servers_are_refused() {
     let standin = Standin::start();
     let server = standin.cloud(|cloud| {

@@ -242,22 +242,24 @@ impl Attaching<'_> {
         }
     }
 
-    /// Tells the node, and lets Cinder know that the attachment is in use. If either fails, the attachment is removed.
+    /// Tells the node, and lets Cinder know that the attachment is in use. If either is sure to have failed, the attachment is
+    /// removed.
     async fn complete(&self, attachment: AttachmentWithInfo, shape: Shape) -> Result<Connection> {
         let id = attachment.id.clone();
-        let connection = self.told(attachment, shape).await;
-        let completed = match connection {
-            Ok(connection) => self.cloud.cinder.complete_attachment(self.call, &id).await.map(|()| connection),
-            Err(error) => Err(error),
+        let error = match self.told(attachment, shape).await {
+            Ok(connection) => match self.cloud.cinder.complete_attachment(self.call, &id).await {
+                Ok(()) => return Ok(connection),
+                // It may be complete: then another replica may have found it and told the node, which uses it by now.
+                Err(error) if is_unclear(&error) => {
+                    self.undo_unless_complete(&id).await;
+                    return Err(error);
+                }
+                Err(error) => error,
+            },
+            Err(error) => error,
         };
-        match completed {
-            // Nobody was told of it yet, so it may go whatever became of the request to complete it.
-            Err(error) if !error.is(Kind::Deadline) => {
-                self.undo(&id).await;
-                Err(error)
-            }
-            outcome => outcome,
-        }
+        self.undo(&id).await;
+        Err(error)
     }
 
     async fn told(&self, attachment: AttachmentWithInfo, shape: Shape) -> Result<Connection> {
@@ -271,6 +273,30 @@ impl Attaching<'_> {
     async fn undo(&self, attachment: &str) {
         if let Err(error) = remove(&Call::lasting(UNDO_TIME), self.cloud, attachment).await {
             tracing::warn!(volume = %self.id, attachment, %error, "an attachment was not undone: the next call does it");
+        }
+    }
+
+    /// After a request to complete whose answer was lost: of a volume of ours, the next call finds what is left, and does so
+    /// at once. Of another one it could not tell whose that is, so it is removed here if it has not become complete by then.
+    async fn undo_unless_complete(&self, attachment: &str) {
+        let call = Call::lasting(UNDO_TIME);
+        let undone = async {
+            let end = tokio::time::Instant::now() + DOUBT;
+            loop {
+                let Some(volume) = found(self.cloud.cinder.volume(&call, self.volume).await)? else { return Ok(()) };
+                // Cinder shows only the complete ones with the volume.
+                let is_complete = volume.attachments.iter().any(|made| made.attachment_id == attachment);
+                if is_complete || self.provider.names.is_ours(&volume.metadata) {
+                    return Ok::<_, Error>(());
+                }
+                if tokio::time::Instant::now() >= end {
+                    return remove(&call, self.cloud, attachment).await;
+                }
+                call.sleep("wait for what became of an attachment", PAUSE).await?;
+            }
+        };
+        if let Err(error) = undone.await {
+            tracing::warn!(volume = %self.id, attachment, %error, "cannot see whether an attachment became complete");
         }
     }
 
