@@ -30,6 +30,15 @@ pub(super) fn asked_for(context: &StringMap) -> Option<String> {
     is_asked_for.then(|| context.get(OPTIONS).cloned().unwrap_or_default())
 }
 
+/// Whether its options ask for a mount that takes no writes.
+pub(super) fn is_read_only(options: &str) -> bool {
+    words(options).any(|word| word == "ro")
+}
+
+fn words(options: &str) -> impl Iterator<Item = &str> {
+    options.split(',').map(str::trim).filter(|word| !word.is_empty())
+}
+
 /// How to run it: in the background, which it goes to when the mount is there.
 pub(super) fn command(share: &Share, target: &Path, key: &Path, options: &str, read_only: bool) -> Result<Command> {
     let (monitors, path) = share
@@ -47,8 +56,7 @@ pub(super) fn command(share: &Share, target: &Path, key: &Path, options: &str, r
     }
     // What it would leave behind on the node otherwise.
     command = command.args(["--admin_socket=", "--log_file=", "--log_to_stderr=false"]).arg(target);
-    let read_only = read_only.then_some("ro");
-    let all: Vec<&str> = options.split(',').map(str::trim).chain(read_only).filter(|word| !word.is_empty()).collect();
+    let all: Vec<&str> = words(options).chain(read_only.then_some("ro")).collect();
     Ok(if all.is_empty() { command } else { command.arg("-o").arg(all.join(",")) })
 }
 
