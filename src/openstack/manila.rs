@@ -342,21 +342,24 @@ impl Manila {
         let ordered = listing.clone().by_id();
         let Some((marker, position)) = after else {
             let part = T::part(self, call, ordered.at_most(most)).await?;
-            return Ok(Stretch::new(part, 0, 0));
+            return Ok(Stretch::new(part, 0, 0, most));
         };
         // One more than wanted: the object itself is the proof of the place.
         let limit = most.saturating_add(1).min(LARGEST_PAGE);
-        let mut from = position;
+        let (mut from, mut is_proven) = (position, false);
         loop {
             let part = T::part(self, call, ordered.clone().at_most(limit).after(from)).await?;
             let known = part.items.iter().take_while(|item| item.id() <= marker.as_str()).count();
             let count = u64::try_from(part.items.len()).unwrap_or(u64::MAX);
-            if known == 0 && from > 0 {
+            if known == 0 && from > 0 && !is_proven {
                 from = from.saturating_sub(u64::from(limit));
             } else if known == part.items.len() && part.more && count > 0 {
-                from = from.saturating_add(count);
+                // The last of these is seen again as the proof, lest what begins right after it leads back here. Where
+                // a service shows one at a time, to have come by is proof enough.
+                is_proven = count == 1;
+                from = from.saturating_add(count.saturating_sub(1).max(1));
             } else {
-                return Ok(Stretch::new(part, from, known));
+                return Ok(Stretch::new(part, from, known, most));
             }
         }
     }
@@ -505,12 +508,13 @@ impl Manila {
 }
 
 impl<T: Listed> Stretch<T> {
-    /// A part that begins at a position, without the first so many.
-    fn new(part: Part<T>, from: u64, without: usize) -> Self {
-        let count = u64::try_from(part.items.len()).unwrap_or(u64::MAX);
-        let last = part.items.last().filter(|_| part.more);
-        let last = last.map(|item| (item.id().to_owned(), from.saturating_add(count).saturating_sub(1)));
-        Self { items: part.items.into_iter().skip(without).collect(), last }
+    /// At most so many of a part that begins at a position, without the first so many.
+    fn new(part: Part<T>, from: u64, without: usize, most: u32) -> Self {
+        let end = without.saturating_add(usize::try_from(most).unwrap_or(usize::MAX)).min(part.items.len());
+        let is_cut = end < part.items.len();
+        let last = part.items.iter().zip(from..).take(end).last().filter(|_| part.more || is_cut);
+        let last = last.map(|(item, position)| (item.id().to_owned(), position));
+        Self { items: part.items.into_iter().take(end).skip(without).collect(), last }
     }
 }
 
@@ -545,9 +549,19 @@ mod tests {
     fn the_place_in_a_list_is_that_of_its_last_entry() {
         let share = |id: &str| -> Share { serde_json::from_value(json!({"id": id, "status": "available"})).unwrap() };
         let part = |more| Part { items: vec![share("a"), share("b"), share("c")], more };
-        let stretch = Stretch::new(part(true), 10, 1);
+        let stretch = Stretch::new(part(true), 10, 1, 2);
         assert_eq!(stretch.items.iter().map(|share| share.id.as_str()).collect::<Vec<_>>(), ["b", "c"]);
         assert_eq!(stretch.last, Some(("c".to_owned(), 12)));
-        assert_eq!(Stretch::new(part(false), 0, 0).last, None);
+        assert_eq!(Stretch::new(part(false), 0, 0, 3).last, None);
+    }
+
+    #[test]
+    fn a_stretch_is_never_longer_than_was_asked_for() {
+        let share = |id: &str| -> Share { serde_json::from_value(json!({"id": id, "status": "available"})).unwrap() };
+        for more in [false, true] {
+            let stretch = Stretch::new(Part { items: vec![share("a"), share("b"), share("c")], more }, 10, 1, 1);
+            assert_eq!(stretch.items.iter().map(|share| share.id.as_str()).collect::<Vec<_>>(), ["b"]);
+            assert_eq!(stretch.last, Some(("b".to_owned(), 11)), "there is another");
+        }
     }
 }

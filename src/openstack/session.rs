@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use secrecy::SecretString;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -57,6 +58,8 @@ struct Inner {
     user_agent: Vec<String>,
     meter: Arc<dyn Meter>,
     current: Mutex<Option<Arc<Login>>>,
+    /// How many logins there have been. It never falls, so a generation is never taken for another.
+    logins: AtomicU64,
     /// Held while logging in; remembers the last refusal.
     logging_in: tokio::sync::Mutex<Option<Refused>>,
 }
@@ -93,6 +96,7 @@ impl Session {
             user_agent,
             meter,
             current: Mutex::new(None),
+            logins: AtomicU64::new(0),
             logging_in: tokio::sync::Mutex::new(None),
         }))
     }
@@ -209,7 +213,7 @@ impl Session {
         let grant = log_in(call, &http, &cloud, self.meter()).await?;
         let margin = RENEW_BEFORE.min(grant.lifetime / 10);
         let login = Arc::new(Login {
-            generation: before.map_or(0, |login| login.generation + 1),
+            generation: self.0.logins.fetch_add(1, Ordering::Relaxed),
             renew_at: Instant::now() + grant.lifetime.saturating_sub(margin),
             grant,
             cloud,

@@ -154,3 +154,53 @@ async fn endpoints_without_a_project_in_the_url_work() {
     sidecar.delete(&volume).await.unwrap();
     assert_eq!(standin.cloud(|cloud| cloud.inventory()), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn a_corrected_endpoint_is_taken_up_while_the_first_token_is_good() {
+    let standin = Standin::start();
+    let service = standin.cloud(|cloud| format!("/volume/v3/{}", cloud.project));
+    let moved = Forwarder::to(&standin).await;
+    let conf = |root: &str| format!("{}block-storage-endpoint-override = {root}{service}\n", cloud_conf(&standin));
+    let text = conf(&moved.url);
+    let driver = Driver::start_with(&standin, Setup { cloud_conf: Some(text), ..Setup::default() }).await;
+    let sidecar = Sidecar::new(&driver);
+    sidecar.create("before", 1).await.unwrap();
+    moved.close().await;
+    driver.write_cloud_conf(&conf(&standin.url()));
+    standin.clear_log();
+    assert_eq!(sidecar.list(0, "").await.unwrap().entries.len(), 1);
+    assert_eq!(standin.count(LOGIN), 1, "the settings have changed once: {:#?}", standin.calls());
+}
+
+/// The stand-in at another address, until it is closed.
+struct Forwarder {
+    url: String,
+    forwarding: tokio::task::JoinHandle<()>,
+}
+
+impl Forwarder {
+    async fn to(standin: &Standin) -> Self {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let target = standin.url().replace("http://", "");
+        let forwarding = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            loop {
+                let (mut near, _) = listener.accept().await.unwrap();
+                let target = target.clone();
+                connections.spawn(async move {
+                    let mut far = tokio::net::TcpStream::connect(target).await.unwrap();
+                    // It ends when either side does, or when all is closed.
+                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                });
+            }
+        });
+        Self { url, forwarding }
+    }
+
+    /// Nobody listens there afterwards, and no connection is left.
+    async fn close(self) {
+        self.forwarding.abort();
+        assert!(self.forwarding.await.unwrap_err().is_cancelled());
+    }
+}

@@ -1,6 +1,7 @@
-//! Lists, in pages of two.
+//! Lists, page by page, also while objects come and go.
 
 use crate::driver::Driver;
+use crate::manila;
 use crate::proto;
 use crate::sidecar::Sidecar;
 use crate::standin::Standin;
@@ -165,4 +166,45 @@ async fn a_volume_of_ours_is_found_by_name_behind_pages_of_others() {
     });
     assert_eq!(sidecar.create("pvc", 1).await.unwrap().volume_id, ours);
     assert_eq!(standin.cloud(|cloud| cloud.items.len()), 8);
+}
+
+#[tokio::test]
+async fn shares_that_go_between_two_pages_neither_hide_others_nor_stop_the_list() {
+    const SHARES: usize = 9;
+    let standin = Standin::start();
+    let driver = Driver::start_with(&standin, manila::setup()).await;
+    let sidecar = Sidecar::new(&driver);
+    let before = standin.cloud(|cloud| {
+        let now = cloud.stamp();
+        (0..SHARES).for_each(|number| drop(cloud.manila.add_share(&format!("share-{number}"), now)));
+        cloud.manila.shares.clone()
+    });
+    let all = sorted(before.iter().map(|share| share.id.clone()).collect());
+    // So many per page; before which page how many of those go that were seen last; and what Manila shows at once.
+    for (most, page, gone, cap) in [1, 2, 3].into_iter().flat_map(|most| {
+        let pages = [1, 2, 3].into_iter().flat_map(move |page| [1, 2, page * most].map(|gone| (page, gone)));
+        pages.flat_map(move |(page, gone)| [1000, 2, 1].map(|cap| (most, page, gone, cap)))
+    }) {
+        let case = format!("pages of {most}, {gone} gone before page {page}, at most {cap} from Manila");
+        standin.cloud(|cloud| (cloud.manila.shares, cloud.page) = (before.clone(), cap));
+        let (mut seen, mut token) = (Vec::new(), String::new());
+        for number in 0.. {
+            if number == page {
+                let going = &seen[usize::saturating_sub(seen.len(), gone)..];
+                standin.cloud(|cloud| cloud.manila.shares.retain(|share| !going.contains(&share.id)));
+            }
+            standin.clear_log();
+            let listed = sidecar.list(i32::try_from(most).unwrap(), &token).await.expect(&case);
+            assert!(listed.entries.len() <= most, "{case}: {} entries", listed.entries.len());
+            let cost = standin.count("*manila*");
+            assert!(cost <= 4 * SHARES, "{case}: {cost} requests");
+            seen.extend(ids(&listed));
+            token = listed.next_token;
+            if token.is_empty() {
+                break;
+            }
+            assert!(number <= 2 * SHARES, "{case}: the list has no end");
+        }
+        assert_eq!(seen, all, "{case}");
+    }
 }

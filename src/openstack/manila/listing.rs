@@ -2,7 +2,7 @@
 //!
 //! Manila counts (`offset`) instead of knowing markers, so objects that are made or removed between two parts shift
 //! what comes after them. [`Listing::by_id`] and [`Listing::after`] make up for it, see
-//! `super::Manila::shares_after`.
+//! `super::Manila::stretch`.
 
 use crate::openstack::client::Route;
 

@@ -32,8 +32,8 @@ pub(crate) struct Rule {
     pub(crate) to: String,
     pub(crate) state: String,
     pub(crate) metadata: Value,
+    pub(crate) level: String,
     kind: String,
-    level: String,
 }
 
 /// All of it.
@@ -108,6 +108,7 @@ fn text(value: &Value, key: &str) -> Option<String> {
 pub(super) fn answer(cloud: &mut Cloud, asked: &Asked) -> Answer {
     cloud.manila.settle();
     let now = cloud.stamp();
+    let page = cloud.page;
     let manila = &mut cloud.manila;
     if let Some(at) = manila.refusals.iter().position(|(line, ..)| *line == asked.line) {
         return match manila.refusals.remove(at) {
@@ -120,11 +121,14 @@ pub(super) fn answer(cloud: &mut Cloud, asked: &Asked) -> Answer {
     let parts = asked.parts();
     match (asked.method.as_str(), parts.as_slice()) {
         ("GET", ["shares", "detail"]) => {
-            listed(asked, "shares", manila.shares.iter().map(|share| (share, share_view(share))))
+            listed(asked, page, "shares", manila.shares.iter().map(|share| (share, share_view(share))))
         }
-        ("GET", ["snapshots", "detail"]) => {
-            listed(asked, "snapshots", manila.snapshots.iter().map(|snapshot| (snapshot, snapshot_view(snapshot))))
-        }
+        ("GET", ["snapshots", "detail"]) => listed(
+            asked,
+            page,
+            "snapshots",
+            manila.snapshots.iter().map(|snapshot| (snapshot, snapshot_view(snapshot))),
+        ),
         ("POST", ["shares"]) => create_share(manila, now, &asked.body["share"]),
         ("POST", ["snapshots"]) => create_snapshot(manila, now, &asked.body["snapshot"]),
         ("GET", ["shares", id]) => match manila.shares.iter().find(|share| share.id == *id) {
@@ -151,7 +155,7 @@ pub(super) fn answer(cloud: &mut Cloud, asked: &Asked) -> Answer {
         }
         ("DELETE", ["snapshots", id]) => delete(&mut manila.snapshots, "Snapshot", id),
         ("GET", ["share-backups", "detail"]) => {
-            listed(asked, "share_backups", manila.backups.iter().map(|backup| (backup, backup_view(backup))))
+            listed(asked, page, "share_backups", manila.backups.iter().map(|backup| (backup, backup_view(backup))))
         }
         ("GET", ["share-backups", id]) => match manila.backups.iter().find(|backup| backup.id == *id) {
             Some(backup) => Answer::json(200, json!({"share_backup": backup_view(backup)})),
@@ -225,7 +229,8 @@ fn has(metadata: &Value, filter: &str) -> bool {
     metadata[key] == value
 }
 
-fn listed<'a>(asked: &Asked, key: &str, objects: impl Iterator<Item = (&'a Object, Value)>) -> Answer {
+/// A list, of at most `most` entries whatever is asked for.
+fn listed<'a>(asked: &Asked, most: usize, key: &str, objects: impl Iterator<Item = (&'a Object, Value)>) -> Answer {
     let is_wanted = |object: &Object| {
         asked.query("name").is_none_or(|name| object.name == name)
             && asked.query("status").is_none_or(|status| object.status == status)
@@ -235,7 +240,7 @@ fn listed<'a>(asked: &Asked, key: &str, objects: impl Iterator<Item = (&'a Objec
     let mut found: Vec<(&Object, Value)> = objects.filter(|(object, _)| is_wanted(object)).collect();
     found.sort_by(|(a, _), (b, _)| a.id.cmp(&b.id));
     let offset = asked.query("offset").and_then(|text| text.parse().ok()).unwrap_or(0);
-    let limit = asked.query("limit").and_then(|text| text.parse().ok()).unwrap_or(1000);
+    let limit = asked.query("limit").and_then(|text| text.parse().ok()).unwrap_or(most).min(most);
     let more = found.len() > offset + limit;
     let page: Vec<Value> = found.into_iter().skip(offset).take(limit).map(|(_, view)| view).collect();
     let links = format!("{}_links", if key == "snapshots" { "share_snapshots" } else { key });
