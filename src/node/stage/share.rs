@@ -9,7 +9,6 @@ use crate::node::fuse::{self, KeyFile};
 use crate::node::mount::options::MountOptions;
 use crate::node::mount::system::errno;
 use crate::node::mount::{Mount, place};
-use crate::node::record::file_name;
 use crate::node::{StageRequest, blocking};
 use nix::errno::Errno;
 use std::path::PathBuf;
@@ -70,7 +69,7 @@ impl Staging<'_> {
 
     async fn mount_by_fuse(&mut self, share: &Share, options: &str, read_only: bool) -> Result<()> {
         self.call.check("mount a share")?;
-        let path = self.node.parts.plugin_dir.join("keys").join(file_name(self.link.volume.as_str()));
+        let path = fuse::key_path(&self.node.parts.plugin_dir, &self.link.volume);
         let copy = share.clone();
         let key = blocking::run(self.call, "write a key for ceph-fuse", move || {
             KeyFile::write(path, &copy).map_err(|error| Error::internal("write a key for ceph-fuse").because(error))

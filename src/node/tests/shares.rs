@@ -164,3 +164,20 @@ async fn ceph_fuse_mounts_read_only_wherever_that_is_asked_for_and_stages_again(
         }
     }
 }
+
+#[tokio::test]
+async fn a_key_that_a_killed_driver_left_goes_at_its_start_and_with_the_volume() {
+    let world = World::new();
+    let key = world.root().join("plugin/keys").join(volume().as_str());
+    let leave = || {
+        fs::create_dir_all(key.parent().unwrap()).unwrap();
+        fs::write(&key, "QUJDgeheim==").unwrap();
+    };
+    leave();
+    world.node.forget_what_is_gone(&call()).await.unwrap();
+    assert!(!key.exists());
+    world.node.stage(&call(), &ceph(&world)).await.unwrap();
+    leave();
+    world.unstage().await.unwrap();
+    assert!(!key.exists());
+}

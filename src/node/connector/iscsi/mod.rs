@@ -213,7 +213,14 @@ impl Iscsi {
     /// Takes the record of a target away.
     async fn forget(&self, call: &Call, target: &Target) -> Result<()> {
         let (host, of) = (self.host.clone(), target.clone());
-        let look = move || records::files(&host, &of).map_err(unreadable);
+        let look = move || {
+            let files = records::files(&host, &of).map_err(unreadable)?;
+            for file in &files {
+                records::clear_unfinished(file)
+                    .map_err(|error| Error::internal(format!("remove half a record of {of}")).because(error))?;
+            }
+            Ok(files)
+        };
         if blocking::run(call, "look at the records of iscsid", look).await?.is_empty() {
             return Ok(());
         }
