@@ -17,6 +17,7 @@ mod fidelity;
 mod hosts;
 mod lists;
 mod manila;
+mod manila_changed_nodes;
 mod manila_csi;
 mod manila_matrix;
 mod manila_refusals;

@@ -113,11 +113,12 @@ async fn a_share_is_published_from_the_export_that_users_should_take() {
         [(1, vec![one.clone()], "/one"), (2, vec![one.clone(), better], "/better"), (3, vec![for_admins, one], "/one")]
     {
         standin.cloud(|cloud| cloud.manila.exports = Some(exports));
-        let (cost, data) = published(&standin, &sidecar, &share, &node(number)).await;
+        let node = node(number);
+        let (cost, data) = published(&standin, &sidecar, &share, &node).await;
         assert!(data.contains(expected), "{data}");
         assert!(cost <= 4, "{cost} requests: {:#?}", standin.calls());
         // The rule is there, and in force.
-        let (cost, again) = published(&standin, &sidecar, &share, &node(number)).await;
+        let (cost, again) = published(&standin, &sidecar, &share, &node).await;
         assert_eq!(again, data);
         assert!(cost <= 4, "{cost} requests: {:#?}", standin.calls());
     }

@@ -2,8 +2,11 @@
 //!
 //! A rule of ours says so in its metadata, with the node that it is for; rules that others made are used where they let
 //! the node in already, and never touched. A class may ask for one rule for all nodes: it lives as long as the share.
+//!
+//! The id of a node changes with its key or address, so its rules are also known by its name. An address may go from one
+//! node to another: whoever is let in last holds the rule, and no late word about the former holder revokes it.
 
-use super::client::{Client, Entrant};
+use super::client::{Client, Entrant, address_of, is_same_node};
 use super::export;
 use super::failure::{ended_in_error, wrong_state};
 use super::runtime_config::export_network;
@@ -20,6 +23,8 @@ use crate::provider::failure::{is_refused_with, is_unclear, says};
 use crate::provider::size::gib;
 use crate::seal::{Binding, seal};
 use secrecy::ExposeSecret;
+use std::collections::BTreeSet;
+use tokio::sync::OwnedMutexGuard;
 
 /// The word of the metadata key that says for which node a rule is.
 const NODE: &str = "node";
@@ -63,7 +68,7 @@ impl ManilaProvider {
             _ => None,
         };
         let export = export::choose(&exports, client.initiator.ip, within)?;
-        let turn = cloud.turns.take(call, &share.id, node.as_str()).await?;
+        let turn = cloud.turns.take(call, &share.id, &address_of(node.as_str())).await?;
         self.note_alias(call, cloud, &share, id).await?;
         let rule = self.rule(call, cloud, &share, &wanted).await?;
         drop(turn);
@@ -147,14 +152,29 @@ impl ManilaProvider {
         }
     }
 
-    /// Notes in a rule of ours that it is for this volume too.
+    /// Notes in a rule of ours whose it is now, and that it is for this volume too.
     async fn note_use(&self, call: &Call, cloud: &Cloud, rule: &AccessRule, wanted: &Wanted) -> Result<()> {
-        match &wanted.only_for {
-            Some((node, volume)) if self.holder(rule) == Some(node.as_str()) && !self.is_for(rule, volume) => {
-                cloud.manila.tag_rule(call, &rule.id, &Metadata::from([self.mark(volume)])).await
+        let (Some((node, volume)), Some(holder)) = (&wanted.only_for, self.holder(rule)) else { return Ok(()) };
+        if !is_same_node(holder, node.as_str()) {
+            // Those volumes are published to a node that has lost the address, and nobody will take them off this rule.
+            for mark in self.marks_of_others(rule, volume) {
+                found(cloud.manila.untag_rule(call, &rule.id, mark).await)?;
             }
-            _ => Ok(()),
         }
+        let mut news = Metadata::new();
+        if holder != node.as_str() {
+            news.insert(self.names.key(NODE), node.to_string());
+        }
+        if !self.is_for(rule, volume) {
+            news.extend([self.mark(volume)]);
+        }
+        if news.is_empty() { Ok(()) } else { cloud.manila.tag_rule(call, &rule.id, &news).await }
+    }
+
+    /// Whether a rule of ours is of a node that has lost its address to the one that is to be let in.
+    fn is_left_behind(&self, rule: &AccessRule, wanted: &Wanted) -> bool {
+        let holder_and_heir = self.holder(rule).zip(wanted.only_for.as_ref());
+        holder_and_heir.is_some_and(|(holder, (node, _))| !is_same_node(holder, node.as_str()))
     }
 
     /// After a refused request for a rule: the one that is there already. None: ask again.
@@ -187,6 +207,10 @@ impl ManilaProvider {
         }
         if rule.access_level == wanted.level || (!is_ours && rule.access_level == AccessLevel::ReadWrite) {
             return Ok(Some(rule));
+        }
+        if self.is_left_behind(&rule, wanted) {
+            revoke(call, cloud, &share.id, &rule.id).await?;
+            return Ok(None);
         }
         if is_ours {
             return Err(Error::new(
@@ -255,16 +279,12 @@ impl ManilaProvider {
         volume: &VolumeId,
         node: Option<&NodeId>,
     ) -> Result<bool> {
-        let turn = match node {
-            Some(node) => Some(cloud.turns.take(call, share, node.as_str()).await?),
-            None => None,
-        };
-        let Some(rules) = found(cloud.manila.rules(call, share).await)? else { return Ok(false) };
+        let Some((turns, rules)) = self.rules_in_turn(call, cloud, share, node).await? else { return Ok(false) };
         let (mut is_used_elsewhere, mut revoked) = (false, Vec::new());
         for rule in rules {
             let Some(holder) = self.holder(&rule) else { continue };
             let is_for_others = self.is_for_others(&rule, volume);
-            if node.is_some_and(|node| node.as_str() != holder) {
+            if node.is_some_and(|node| !is_same_node(node.as_str(), holder)) {
                 is_used_elsewhere |= self.is_for(&rule, volume);
             } else if rule.is_leaving() {
                 revoked.push(rule);
@@ -281,8 +301,31 @@ impl ManilaProvider {
         if !is_used_elsewhere {
             self.forget_alias(call, cloud, share, volume).await?;
         }
-        drop(turn);
+        drop(turns);
         Ok(true)
+    }
+
+    /// The rules of a share, and the turns with those of a node; none: there is no such share. A rule that it got under
+    /// another address may be about to become another node's, so that address has its turn as well.
+    async fn rules_in_turn(
+        &self,
+        call: &Call,
+        cloud: &Cloud,
+        share: &str,
+        node: Option<&NodeId>,
+    ) -> Result<Option<(Vec<OwnedMutexGuard<()>>, Vec<AccessRule>)>> {
+        let mut addresses: BTreeSet<String> = node.iter().map(|node| address_of(node.as_str())).collect();
+        loop {
+            let turns = cloud.turns.take_all(call, share, &addresses).await?;
+            let Some(rules) = found(cloud.manila.rules(call, share).await)? else { return Ok(None) };
+            let held = rules.iter().filter_map(|rule| self.holder(rule));
+            let of_node = held.filter(|holder| node.is_some_and(|node| is_same_node(node.as_str(), holder)));
+            let known = addresses.len();
+            addresses.extend(of_node.map(address_of));
+            if addresses.len() == known {
+                return Ok(Some((turns, rules)));
+            }
+        }
     }
 
     /// The node that a rule of ours is for.

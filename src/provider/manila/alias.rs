@@ -16,7 +16,7 @@ use crate::openstack::manila::{AccessRule, Listing, Share};
 use crate::openstack::objects::Metadata;
 use crate::provider::handle::{Uuid, VolumeHandle};
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OwnedMutexGuard;
 
@@ -31,19 +31,33 @@ const VOLUME: &str = "csi-volume-";
 /// How much of a handle's digest stands in a key.
 const DIGEST_BYTES: usize = 10;
 
-/// Lets one call at a time work on the rule of one share for one node.
+/// Lets one call at a time work on the rule of one share for one address.
 #[derive(Debug, Default)]
 pub(super) struct Turns(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
 
 impl Turns {
     /// Waits for its turn, which lasts as long as what is returned.
-    pub(super) async fn take(&self, call: &Call, share: &str, node: &str) -> Result<OwnedMutexGuard<()>> {
+    pub(super) async fn take(&self, call: &Call, share: &str, address: &str) -> Result<OwnedMutexGuard<()>> {
         let turn = {
             let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-            Arc::clone(turns.entry(format!("{share} {node}")).or_default())
+            Arc::clone(turns.entry(format!("{share} {address}")).or_default())
         };
         call.bound("wait for another volume of the same share", turn.lock_owned()).await
+    }
+
+    /// Waits for its turn with several addresses. All take them in the same order, so none waits for another in a ring.
+    pub(super) async fn take_all(
+        &self,
+        call: &Call,
+        share: &str,
+        addresses: &BTreeSet<String>,
+    ) -> Result<Vec<OwnedMutexGuard<()>>> {
+        let mut taken = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            taken.push(self.take(call, share, address).await?);
+        }
+        Ok(taken)
     }
 }
 
@@ -140,8 +154,13 @@ impl ManilaProvider {
 
     /// Whether an access rule says that it is for other volumes as well.
     pub(super) fn is_for_others(&self, rule: &AccessRule, id: &VolumeId) -> bool {
+        !self.marks_of_others(rule, id).is_empty()
+    }
+
+    /// By which keys an access rule says that it is for other volumes as well.
+    pub(super) fn marks_of_others<'a>(&self, rule: &'a AccessRule, id: &VolumeId) -> Vec<&'a str> {
         let own = self.mark(id).0;
-        rule.metadata.keys().any(|key| key.starts_with(VOLUME) && *key != own)
+        rule.metadata.keys().map(String::as_str).filter(|key| key.starts_with(VOLUME) && *key != own).collect()
     }
 }
 
@@ -172,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn turns_are_taken_one_after_the_other_for_one_share_and_node_only() {
+    async fn turns_are_taken_one_after_the_other_for_one_share_and_address_only() {
         let turns = Turns::default();
         let short = || Call::lasting(Duration::from_millis(50));
         let first = turns.take(&short(), "s", "n").await.unwrap();

@@ -128,6 +128,25 @@ impl Client {
     }
 }
 
+/// Whether two ids are of one node. Its key, address or initiator name may have changed between them, not its name.
+pub(super) fn is_same_node(one: &str, other: &str) -> bool {
+    one == other || described(one).zip(described(other)).is_some_and(|(one, other)| one.host == other.host)
+}
+
+/// What the nodes have in common that may come to hold the same rule, one after the other: the address, or the name of
+/// one that has said none.
+pub(super) fn address_of(node: &str) -> String {
+    match described(node) {
+        Some(Initiator { ip: Some(ip), .. }) => ip.to_string(),
+        Some(Initiator { host, .. }) => host,
+        None => node.to_owned(),
+    }
+}
+
+fn described(node: &str) -> Option<Initiator> {
+    Initiator::unpack(&node.parse().ok()?).ok()
+}
+
 /// A name that no other node has: Ceph knows its users in all clusters and projects, gives one user the same key for all
 /// its shares, and takes no periods.
 fn ceph_user(cluster: &str, driver: &str, node: &Initiator) -> String {
@@ -163,7 +182,7 @@ pub(super) fn node(host: &str, ip: Option<&str>) -> NodeId {
 
 #[cfg(test)]
 mod tests {
-    use super::{Client, Entrant, Network, node};
+    use super::{Client, Entrant, Network, address_of, is_same_node, node};
     use crate::error::Kind;
     use crate::openstack::manila::{AccessRule, AccessType, Protocol};
     use proptest::prelude::{any, proptest};
@@ -205,6 +224,31 @@ mod tests {
         assert_ne!(one, user(client("c", "node.one", Some("10.0.0.2"))));
         assert_ne!(one, user(client("d", "node.one", Some("10.0.0.1"))));
         assert!(user(client("c", &"x".repeat(60), None)).len() < 64);
+    }
+
+    #[test]
+    fn a_node_is_known_by_its_name_whatever_else_its_id_says() {
+        let strange = "0f8fad5b-d9cb-469f-a165-70867728950e";
+        let [one, same, moved, other, nowhere] = [
+            ("n1", Some("10.0.0.1")),
+            ("n1", Some("10.0.0.1")),
+            ("n1", Some("10.0.0.2")),
+            ("n2", Some("10.0.0.1")),
+            ("n1", None),
+        ]
+        .map(|(host, ip)| node(host, ip).to_string());
+        assert_ne!(one, same, "the key differs");
+        for (id, is_same, address) in [
+            (one.as_str(), true, "10.0.0.1"),
+            (&same, true, "10.0.0.1"),
+            (&moved, true, "10.0.0.2"),
+            (&other, false, "10.0.0.1"),
+            (&nowhere, true, "n1"),
+            (strange, false, strange),
+        ] {
+            assert_eq!((is_same_node(&one, id), address_of(id).as_str()), (is_same, address));
+        }
+        assert!(is_same_node(strange, strange) && !is_same_node(strange, ""));
     }
 
     #[test]

@@ -32,8 +32,8 @@ pub(crate) struct Rule {
     pub(crate) to: String,
     pub(crate) state: String,
     pub(crate) metadata: Value,
+    pub(crate) level: String,
     kind: String,
-    level: String,
 }
 
 /// All of it.
