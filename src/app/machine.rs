@@ -23,7 +23,7 @@ use crate::node::keychain::Keychain;
 use crate::node::mount::Mounter;
 use crate::node::mount::system::SystemMounter;
 use crate::node::{Node, NodeParts};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use url::Url;
@@ -74,6 +74,9 @@ pub(super) async fn node(
     let exec: Arc<dyn Exec> = Arc::new(SystemExec::default());
     let mounter: Arc<dyn Mounter> = Arc::new(SystemMounter::default());
     let plugin_dir = options.place.plugin_dir(driver_name);
+    let plugin_dir = tokio::task::spawn_blocking(move || without_links(&plugin_dir))
+        .await
+        .map_err(|error| Error::internal("resolve the plugin directory").because(error))??;
     let metadata = || sources(options, &config, &host, &exec, &mounter, &plugin_dir);
     let (sources, keychain, client) = match way {
         Way::Server => (metadata()?, Keychain::none(), None),
@@ -120,6 +123,21 @@ pub(super) async fn node(
         host,
         plugin_dir,
     })
+}
+
+/// A directory as the mount table has it, without symbolic links: the node mounts below it and looks for that in there.
+/// What is not there yet will be made without links.
+fn without_links(directory: &Path) -> Result<PathBuf> {
+    let failed = |error| Error::internal(format!("resolve {}", directory.display())).because(error);
+    let absolute = std::path::absolute(directory).map_err(failed)?;
+    for there in absolute.ancestors() {
+        match there.canonicalize() {
+            Ok(real) => return Ok(absolute.strip_prefix(there).map_or_else(|_| real.clone(), |rest| real.join(rest))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(absolute)
 }
 
 /// The connectors of a node that attaches volumes itself.
@@ -194,9 +212,7 @@ pub(super) fn print_node_id(options: &cli::NodeId) -> Result<()> {
         }
     };
     let text = format!("{}\n{facts}", facts.pack()?);
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(|error| Error::internal("write to standard output").because(error))
+    io::stdout().write_all(text.as_bytes()).map_err(|error| Error::internal("write to standard output").because(error))
 }
 
 /// Who is asked which server this is, in the order of the command line, or of cloud.conf, or the usual one.
@@ -232,4 +248,34 @@ fn sources(
 /// The document below the metadata service's base URL.
 fn document(base: &Url) -> String {
     format!("{}{}", base.as_str().trim_end_matches('/'), metadata_service::DOCUMENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_links;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn the_plugin_directory_is_where_the_mount_table_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        fs::create_dir_all(root.join("data/kubelet/plugins/there")).unwrap();
+        symlink(root.join("data/kubelet"), root.join("kubelet")).unwrap();
+        symlink("there", root.join("kubelet/plugins/link")).unwrap();
+        for (given, expected) in [
+            ("kubelet/plugins/there", "data/kubelet/plugins/there"),
+            ("kubelet/plugins/link", "data/kubelet/plugins/there"),
+            // Not made yet.
+            ("kubelet/plugins/new", "data/kubelet/plugins/new"),
+            ("kubelet/later/new", "data/kubelet/later/new"),
+            ("data", "data"),
+        ] {
+            assert_eq!(without_links(&root.join(given)).unwrap(), root.join(expected), "{given}");
+        }
+        let relative = without_links("nowhere/to/be/found".as_ref()).unwrap();
+        assert_eq!(relative, std::env::current_dir().unwrap().canonicalize().unwrap().join("nowhere/to/be/found"));
+        fs::write(root.join("file"), "").unwrap();
+        assert!(without_links(&root.join("file/plugins")).is_err());
+    }
 }

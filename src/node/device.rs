@@ -74,7 +74,7 @@ pub struct Device {
 }
 
 impl Device {
-    /// Whether both are the same disk, whatever its size became.
+    /// Whether both are the same disk, whatever its size became. The kernel counts disks anew at each start.
     #[must_use]
     pub fn is_same_disk(&self, other: &Self) -> bool {
         self.number == other.number && self.name == other.name && self.sequence == other.sequence
@@ -104,6 +104,14 @@ impl Host {
     #[must_use]
     pub fn path(&self, absolute: &str) -> PathBuf {
         self.root.join(absolute.trim_start_matches('/'))
+    }
+
+    /// What the kernel calls the time since the machine was started; none if it does not say.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn boot(&self) -> io::Result<Option<String>> {
+        Ok(attribute(&self.path("/proc/sys/kernel/random/boot_id"))?.filter(|id| !id.is_empty()))
     }
 
     /// A block device's directory in sysfs.

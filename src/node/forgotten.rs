@@ -6,7 +6,7 @@
 
 use super::connector::Source;
 use super::record::Record;
-use super::{Node, unstage};
+use super::{Node, fuse, unstage};
 use crate::call::Call;
 use crate::error::{Kind, Result};
 
@@ -15,6 +15,9 @@ use crate::error::{Kind, Result};
 /// # Errors
 /// See [`Node::forget_what_is_gone`].
 pub async fn forget(node: &Node, call: &Call) -> Result<usize> {
+    if let Err(error) = fuse::remove_all_keys(call, &node.parts.plugin_dir).await {
+        tracing::warn!(%error, "left to unstaging");
+    }
     let mut forgotten = 0;
     for record in node.records.all(call).await? {
         call.check("look for volumes that left this node")?;

@@ -4,10 +4,13 @@
 //! The program stays as long as the mount, and the mount as long as the program: in a container it ends with the node
 //! plug-in. So the kernel mounts where nobody asks, and where the program is not installed.
 
+use super::blocking;
 use super::connector::Share;
+use super::record::file_name;
+use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::exec::Command;
-use crate::model::StringMap;
+use crate::model::{StringMap, VolumeId};
 use secrecy::ExposeSecret;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -30,6 +33,15 @@ pub(super) fn asked_for(context: &StringMap) -> Option<String> {
     is_asked_for.then(|| context.get(OPTIONS).cloned().unwrap_or_default())
 }
 
+/// Whether its options ask for a mount that takes no writes.
+pub(super) fn is_read_only(options: &str) -> bool {
+    words(options).any(|word| word == "ro")
+}
+
+fn words(options: &str) -> impl Iterator<Item = &str> {
+    options.split(',').map(str::trim).filter(|word| !word.is_empty())
+}
+
 /// How to run it: in the background, which it goes to when the mount is there.
 pub(super) fn command(share: &Share, target: &Path, key: &Path, options: &str, read_only: bool) -> Result<Command> {
     let (monitors, path) = share
@@ -47,8 +59,7 @@ pub(super) fn command(share: &Share, target: &Path, key: &Path, options: &str, r
     }
     // What it would leave behind on the node otherwise.
     command = command.args(["--admin_socket=", "--log_file=", "--log_to_stderr=false"]).arg(target);
-    let read_only = read_only.then_some("ro");
-    let all: Vec<&str> = options.split(',').map(str::trim).chain(read_only).filter(|word| !word.is_empty()).collect();
+    let all: Vec<&str> = words(options).chain(read_only.then_some("ro")).collect();
     Ok(if all.is_empty() { command } else { command.arg("-o").arg(all.join(",")) })
 }
 
@@ -60,6 +71,45 @@ fn typed(monitor: &str) -> String {
         Some(_) if has_port => format!("v1:{monitor}"),
         _ => monitor.to_owned(),
     }
+}
+
+/// Where the key of a volume is while it is mounted.
+pub(super) fn key_path(plugin_dir: &Path, volume: &VolumeId) -> PathBuf {
+    keys(plugin_dir).join(file_name(volume.as_str()))
+}
+
+fn keys(plugin_dir: &Path) -> PathBuf {
+    plugin_dir.join("keys")
+}
+
+/// Removes a volume's key that a driver left which was killed while it mounted.
+///
+/// # Errors
+/// `Internal`: it stays.
+pub(super) async fn remove_key(call: &Call, plugin_dir: &Path, volume: &VolumeId) -> Result<()> {
+    let path = key_path(plugin_dir, volume);
+    blocking::run(call, "remove a key for ceph-fuse", move || match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::internal(format!("remove {}, which holds a Ceph key", path.display())).because(error))
+        }
+        _ => Ok(()),
+    })
+    .await
+}
+
+/// Removes all keys that were left. For the start of the node, when nothing is being mounted.
+///
+/// # Errors
+/// `Internal`: they stay.
+pub(super) async fn remove_all_keys(call: &Call, plugin_dir: &Path) -> Result<()> {
+    let path = keys(plugin_dir);
+    blocking::run(call, "remove keys for ceph-fuse", move || match fs::remove_dir_all(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::internal(format!("remove {}, which may hold Ceph keys", path.display())).because(error))
+        }
+        _ => Ok(()),
+    })
+    .await
 }
 
 /// A file with the key, for the program's eyes only: it takes keys in no other way. Removed when dropped.

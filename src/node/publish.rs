@@ -89,7 +89,8 @@ impl Publication<'_> {
                 staging_path.display()
             )));
         }
-        let read_only = self.is_read_only() || options.is_read_only();
+        // What is staged read-only is shown so, whatever the workload asks for: that is what a repeated call finds.
+        let read_only = self.is_read_only() || options.is_read_only() || staged.is_read_only();
         if let Some(entry) = table.top(&self.target) {
             let is_same = entry.device == staged.device && entry.root == staged.root;
             if self.is_published(entry, is_same, read_only).await? {
@@ -102,7 +103,7 @@ impl Publication<'_> {
         self.refuse_second_writer(same.map(|entry| entry.mount_point.as_path()), staging_path)?;
         let inherited = flags_of(staged)?;
         let mut flags = inherited | options.mount_flags();
-        flags.set(MountFlags::RDONLY, read_only || staged.is_read_only());
+        flags.set(MountFlags::RDONLY, read_only);
         let made = place::make(self.call, &self.target, Shape::Directory).await?;
         let shown = if flags == inherited {
             // A bind mount has the flags of what it shows.

@@ -47,6 +47,9 @@ pub struct Record {
     /// A file system that is being made: the device was proven blank, and what is on it now may be half of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub formatting: Option<String>,
+    /// During which boot of the machine that was begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub formatting_boot: Option<String>,
 }
 
 impl Record {
@@ -70,6 +73,7 @@ impl Record {
             mounted: None,
             staged: false,
             formatting: None,
+            formatting_boot: None,
         }
     }
 }

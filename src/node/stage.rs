@@ -14,8 +14,8 @@ use super::fuse;
 use super::mount::options::MountOptions;
 use super::mount::{Pulse, place};
 use super::record::Record;
-use super::unstage::unless_never_here;
-use super::{Node, StageRequest};
+use super::unstage::{refuse_if_mounted, unless_never_here};
+use super::{Node, StageRequest, blocking};
 use crate::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::model::AccessKind;
@@ -34,6 +34,10 @@ pub async fn stage(node: &Node, call: &Call, request: &StageRequest) -> Result<(
     let mut staging = Staging::plan(node, call, request).await?;
     if staging.is_done().await? {
         return Ok(());
+    }
+    if staging.mounting.is_some() {
+        // Nothing is mounted now. Should this call be killed, the next one is not to take what it left for the whole.
+        staging.record.staged = false;
     }
     node.records.save(call, &staging.record).await?;
     match staging.run().await {
@@ -57,6 +61,8 @@ struct Staging<'a> {
     mounting: Option<Mounting>,
     read_only: bool,
     record: Record,
+    /// Whether an earlier call began to stage it and did not come to the end, so that nobody can be using it.
+    was_begun: bool,
     /// Whether an earlier call staged it to the end, so that somebody may be using it.
     was_staged: bool,
     /// Whether a mount was begun whose outcome is not known.
@@ -105,11 +111,12 @@ impl<'a> Staging<'a> {
             request.capability.mode,
             request.capability.kind.clone(),
         );
-        let mut was_staged = false;
+        let (mut was_begun, mut was_staged) = (false, false);
         if let Some(earlier) = node.records.load(call, &request.volume).await? {
             check_against(node, call, &earlier, &record).await?;
-            was_staged = earlier.staged;
+            (was_begun, was_staged) = (!earlier.staged, earlier.staged);
             record.formatting = earlier.formatting;
+            record.formatting_boot = earlier.formatting_boot;
             record.staged = earlier.staged;
             record.device = earlier.device;
             record.mounted = earlier.mounted;
@@ -130,6 +137,7 @@ impl<'a> Staging<'a> {
             path,
             mounting,
             record,
+            was_begun,
             was_staged,
             mount_pending: false,
         })
@@ -162,15 +170,20 @@ impl<'a> Staging<'a> {
         let is_unfinished = entry.fstype == fuse::FSTYPE && !self.record.staged;
         let is_alive =
             !is_gone && !is_unfinished && self.node.parts.mounter.pulse(self.call, &self.path).await? == Pulse::Alive;
+        if is_ours && is_alive && self.was_begun {
+            tracing::info!(volume = %self.link.volume, "mounted by a call that was interrupted: it is staged anew");
+            self.unmount(self.call).await?;
+            return Ok(false);
+        }
         if is_ours && is_alive {
-            if entry.is_read_only() != self.wants_read_only() {
+            if entry.is_read_only() != self.wants_read_only(&entry.fstype) {
                 return Err(Error::new(
                     Kind::Conflict,
                     format!("{} is staged there with another access mode", self.link.volume),
                 ));
             }
             if !self.record.staged || (self.record.device.is_none() && entry.block.is_some() && device.is_some()) {
-                // The process died after the mount, or another driver staged it.
+                // Another driver staged it.
                 self.record.device = device;
                 self.finish().await?;
             }
@@ -185,8 +198,13 @@ impl<'a> Staging<'a> {
             )));
         }
         tracing::warn!(volume = %self.link.volume, path = %self.path.display(), "a dead mount is taken away");
-        place::unmount_all(&*self.node.parts.mounter, &self.node.parts.host, self.call, &self.path).await?;
+        self.unmount(self.call).await?;
         Ok(false)
+    }
+
+    /// Takes all mounts from the staging path.
+    async fn unmount(&self, call: &Call) -> Result<()> {
+        place::unmount_all(&*self.node.parts.mounter, &self.node.parts.host, call, &self.path).await.map(drop)
     }
 
     async fn run(&mut self) -> Result<()> {
@@ -195,10 +213,7 @@ impl<'a> Staging<'a> {
             Source::Block(device) => {
                 let held = self.hold(&device).await?;
                 let device = self.make_writable(device).await?;
-                if !self.record.device.as_ref().is_some_and(|earlier| earlier.is_same_disk(&device)) {
-                    // What was begun on another disk, or before this one was away, gives no right to overwrite.
-                    self.record.formatting = None;
-                }
+                self.forget_formatting_of_another(&device).await?;
                 self.remember(&device).await?;
                 match self.mounting.take() {
                     Some(mounting) => self.mount_device(&mounting, &device).await?,
@@ -214,6 +229,23 @@ impl<'a> Staging<'a> {
         self.finish().await
     }
 
+    /// What was begun on another disk, or before this one was away, gives no right to overwrite: somebody may have used it
+    /// meanwhile. Only the kernel's count of disks tells that this one never was away, and only until the next boot.
+    async fn forget_formatting_of_another(&mut self, device: &Device) -> Result<()> {
+        let host = self.node.parts.host.clone();
+        let boot = blocking::run(self.call, "read which boot this is", move || {
+            host.boot().map_err(|error| Error::internal("read the kernel's boot_id").because(error))
+        });
+        let boot = boot.await?;
+        let is_same = |earlier: &Device| earlier.sequence.is_some() && earlier.is_same_disk(device);
+        let is_same_boot = boot.is_some() && self.record.formatting_boot == boot;
+        if !(is_same_boot && self.record.device.as_ref().is_some_and(is_same)) {
+            self.record.formatting = None;
+        }
+        self.record.formatting_boot = boot;
+        Ok(())
+    }
+
     /// Notes which device was proven to be the volume. Where it has an identity of its own, that is what tells the volume
     /// from another one that takes its place, so it has to survive a crash from now on.
     async fn remember(&mut self, device: &Device) -> Result<()> {
@@ -226,13 +258,16 @@ impl<'a> Staging<'a> {
 
     async fn finish(&mut self) -> Result<()> {
         self.record.staged = true;
-        self.record.formatting = None;
+        (self.record.formatting, self.record.formatting_boot) = (None, None);
         self.node.records.save(self.call, &self.record).await
     }
 
-    fn wants_read_only(&self) -> bool {
-        let options = self.mounting.iter().flat_map(|mounting| mounting.options.iter().map(String::as_str));
-        self.read_only || MountOptions::parse(options).is_ok_and(|options| options.is_read_only())
+    /// Whether a mount of this type is to be read-only. The options for ceph-fuse are for its own mounts only.
+    fn wants_read_only(&self, fstype: &str) -> bool {
+        let Some(mounting) = &self.mounting else { return self.read_only };
+        let options = MountOptions::parse(mounting.options.iter().map(String::as_str));
+        let fuse = mounting.fuse.as_deref().filter(|_| fstype == fuse::FSTYPE);
+        self.read_only || options.is_ok_and(|options| options.is_read_only()) || fuse.is_some_and(fuse::is_read_only)
     }
 
     fn tools(&self) -> Tools<'a> {
@@ -241,7 +276,7 @@ impl<'a> Staging<'a> {
 
     /// Undoes what this call did. What cannot be undone now stays in the record, for the next call or for unstaging.
     async fn undo(&mut self) {
-        if self.was_staged || self.mount_pending {
+        if self.mount_pending {
             return;
         }
         let call = Call::lasting(UNDO_TIME);
@@ -251,7 +286,14 @@ impl<'a> Staging<'a> {
     }
 
     async fn undo_all(&self, call: &Call) -> Result<()> {
-        place::unmount_all(&*self.node.parts.mounter, &self.node.parts.host, call, &self.path).await?;
+        // Nothing was mounted there when this call began.
+        self.unmount(call).await?;
+        if self.was_staged {
+            return Ok(());
+        }
+        if let Some(device) = &self.record.device {
+            refuse_if_mounted(self.node, call, &self.link.volume, device).await?;
+        }
         unless_never_here(self.connector.disconnect(call, &self.link).await, &self.record)?;
         if self.record.formatting.is_some() {
             // An mkfs may have been interrupted: the next call has to know.

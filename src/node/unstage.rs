@@ -3,6 +3,7 @@
 use super::Node;
 use super::connector::{Connector, Link, Source};
 use super::device::Device;
+use super::fuse;
 use super::mount::place;
 use super::record::Record;
 use crate::call::Call;
@@ -21,6 +22,7 @@ pub async fn unstage(node: &Node, call: &Call, volume: &VolumeId, staging_path: 
     let record = record.filter(|record| record.staging_path == path);
     // A bind mount hides nothing of the device: both the staged and any published mount keep it busy.
     place::unmount_all(&*node.parts.mounter, &node.parts.host, call, &path).await?;
+    fuse::remove_key(call, &node.parts.plugin_dir, volume).await?;
     let Some(record) = record else { return Ok(()) };
     if let Some(device) = &record.device {
         refuse_if_mounted(node, call, volume, device).await?;

@@ -37,6 +37,15 @@ pub(crate) fn is_unclear(error: &Error) -> bool {
     }
 }
 
+/// A failure whose remains could not be removed either. Told the failure itself, an orchestrator may take that for the end
+/// and never ask again; so it is told to repeat, and whoever does removes what is left.
+pub(crate) fn with_remains(failed: Error, later: &Error) -> Error {
+    Error::busy(format!(
+        "it failed, and what is left of it could not be removed yet ({later}); repeat to have that done"
+    ))
+    .because(failed)
+}
+
 /// Names for which a creation was sent and its answer lost: the object may still appear.
 #[derive(Debug, Default)]
 pub(crate) struct Doubts {
@@ -67,7 +76,7 @@ pub(crate) fn refused(status: u16, message: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::{Doubts, is_unclear, refused};
+    use super::{Doubts, is_unclear, refused, with_remains};
     use crate::error::{Error, Kind};
     use std::time::Duration;
 
@@ -79,6 +88,14 @@ mod tests {
         assert!(!is_unclear(&refused(503, "away")));
         assert!(!is_unclear(&refused(400, "no")));
         assert!(!is_unclear(&Error::new(Kind::Unauthenticated, "no")));
+    }
+
+    #[test]
+    fn a_failure_with_remains_is_repeated_and_tells_both() {
+        let error = with_remains(Error::new(Kind::Exhausted, "no room for v"), &refused(403, "you may not"));
+        assert_eq!(error.kind(), Kind::Busy);
+        let text = error.to_string();
+        assert!(text.contains("no room for v") && text.contains("you may not"), "{text}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -125,12 +125,109 @@ func TestTheChartRendersTheComponents(t *testing.T) {
 	same(t, charted(t, "storageCapacity=true", "classSecrets=true"), kustomized(t, "all-components"))
 }
 
+// withComponents builds an overlay as a user's own kustomization adds components to it.
+func withComponents(t *testing.T, overlay string, components ...string) map[string]object {
+	t.Helper()
+	folder, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := func(path string) string {
+		absolute, err := filepath.Abs(filepath.Join(deploy, "csi", path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		relative, err := filepath.Rel(folder, absolute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return relative
+	}
+	text := "resources: [" + from(filepath.Join("overlays", overlay)) + "]\ncomponents:\n"
+	for _, component := range components {
+		text += "  - " + from(filepath.Join("components", component)) + "\n"
+	}
+	if err := os.WriteFile(filepath.Join(folder, "kustomization.yaml"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return kustomized(t, folder)
+}
+
 func TestAnOlderKubernetesGetsNoFieldThatItDoesNotKnow(t *testing.T) {
-	for _, all := range []map[string]object{kustomized(t, "older"), objects(t, output(t, "go", "tool", "helm", "template",
-		"fuxi-csi", filepath.Join(deploy, "charts/fuxi-csi"), "--kube-version", "1.29.0"))} {
-		spec := all["CSIDriver//cinder.fuxi.openstack.org"]["spec"].(map[string]any)
-		if spec["nodeAllocatableUpdatePeriodSeconds"] != nil || spec["attachRequired"] != true {
-			t.Errorf("%v", spec)
+	rendered := map[string]map[string]object{"chart": objects(t, output(t, "go", "tool", "helm", "template",
+		"fuxi-csi", filepath.Join(deploy, "charts/fuxi-csi"), "--kube-version", "1.29.0"))}
+	for _, overlay := range overlays {
+		rendered[overlay] = withComponents(t, overlay, "before-1.33")
+	}
+	for what, all := range rendered {
+		drivers := 0
+		for _, one := range all {
+			if one["kind"] != "CSIDriver" {
+				continue
+			}
+			drivers++
+			spec := one["spec"].(map[string]any)
+			if _, has := spec["nodeAllocatableUpdatePeriodSeconds"]; has || spec["attachRequired"] != true {
+				t.Errorf("%s: %v", what, spec)
+			}
+		}
+		if drivers != 1 {
+			t.Errorf("%s has %d drivers", what, drivers)
+		}
+	}
+}
+
+func TestAnOtherFolderOfTheKubeletIsTheOnlyOneThatTheNodeKnows(t *testing.T) {
+	for name, one := range charted(t, "kubeletDir=/var/lib/k0s/kubelet") {
+		if one["kind"] != "DaemonSet" {
+			continue
+		}
+		text, _ := json.Marshal(one)
+		if strings.Contains(string(text), "/var/lib/kubelet") {
+			t.Errorf("%s: %s", name, text)
+		}
+	}
+}
+
+func TestTheNodeKeepsItsRecordsInItsOwnFolderOfTheKubelet(t *testing.T) {
+	ofAll(t, func(t *testing.T, it driver) {
+		folder := ""
+		for _, each := range it.node["volumes"].([]any) {
+			if volume := each.(map[string]any); volume["name"] == "plugin" {
+				folder = volume["hostPath"].(map[string]any)["path"].(string)
+			}
+		}
+		env := map[string]any{}
+		for _, each := range containers(it.node)["fuxi-csi"]["env"].([]any) {
+			one := each.(map[string]any)
+			env[one["name"].(string)] = one["value"]
+		}
+		if folder == "" || env["FUXI_CSI_PLUGIN_DIR"] != folder || !strings.HasSuffix(folder, "/"+env["FUXI_CSI_DRIVER_NAME"].(string)) {
+			t.Errorf("%v, mounted from %s", env, folder)
+		}
+	})
+}
+
+func TestSidecarsReadOnlyTheSecretsThatTheyAreTold(t *testing.T) {
+	for what, all := range map[string]map[string]object{
+		"nfs": kustomized(t, filepath.Join(deploy, "csi/overlays/manila-csi/nfs")), "components": kustomized(t, "all-components"),
+		"cephfs": kustomized(t, filepath.Join(deploy, "csi/overlays/manila-csi/cephfs"))} {
+		found := 0
+		for name, one := range all {
+			rules, _ := one["rules"].([]any)
+			for _, each := range rules {
+				rule := each.(map[string]any)
+				if !reflect.DeepEqual(rule["resources"], []any{"secrets"}) {
+					continue
+				}
+				found++
+				if !reflect.DeepEqual(rule["verbs"], []any{"get"}) {
+					t.Errorf("%s: %s may %v secrets", what, name, rule["verbs"])
+				}
+			}
+		}
+		if found != 1 {
+			t.Errorf("%s: %d rules about secrets", what, found)
 		}
 	}
 }
@@ -145,12 +242,20 @@ func TestTheChartWithoutSnapshotsHasNothingOfThem(t *testing.T) {
 }
 
 func TestTheChartRefusesValuesThatItDoesNotKnow(t *testing.T) {
-	refused := exec.Command("go", "tool", "helm", "template", "x", filepath.Join(deploy, "charts/fuxi-csi"),
-		"--kube-version", "1.36.0", "--set", "controler.replicas=1")
-	refused.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out, err := refused.CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "controler") {
-		t.Errorf("%v: %s", err, out)
+	for value, word := range map[string]string{
+		"controler.replicas=1":                "controler",
+		"sidecars.resizer.enabled=false":      "enabled",
+		"sidecars.livenessprobe.args={--v=5}": "args",
+		"sidecars.registrar.enabled=false":    "enabled",
+		"sidecars.snapshotter.replicas=1":     "replicas",
+	} {
+		refused := exec.Command("go", "tool", "helm", "template", "x", filepath.Join(deploy, "charts/fuxi-csi"),
+			"--kube-version", "1.36.0", "--set", value)
+		refused.Env = append(os.Environ(), "CGO_ENABLED=0")
+		out, err := refused.CombinedOutput()
+		if err == nil || !strings.Contains(string(out), word) {
+			t.Errorf("%s: %v: %s", value, err, out)
+		}
 	}
 }
 

@@ -6,13 +6,14 @@ use crate::proto::volume_capability::access_mode::Mode;
 use crate::sidecar::{Sidecar, capability, create_request, mounted};
 use crate::standin::Standin;
 use crate::standin::cloud::{Attachment, Cloud};
-use crate::standin::fault::{Action, Rule};
+use crate::standin::fault::{Action, Gate, Rule};
 use fuxi_csi::initiator::Initiator;
 use fuxi_csi::model::{Connection, VolumeId};
 use fuxi_csi::seal::{Binding, PrivateKey, open};
 use secrecy::ExposeSecret;
 use serde_json::json;
 use std::collections::HashMap;
+use std::time::Duration;
 use tonic::Code;
 
 /// A host, with its key.
@@ -282,6 +283,41 @@ async fn what_others_are_attaching_is_left_alone_until_it_is_clear_that_they_are
 }
 
 #[tokio::test]
+async fn a_request_that_never_arrived_costs_nobody_else_their_attachment() {
+    let (standin, _driver, sidecar) = ready().await;
+    let node = host("rack-1").id();
+    for action in [Action::Reset, Action::status(500)] {
+        let volume = standin.cloud(|cloud| {
+            let volume = cloud.add_volume("static");
+            foreign(cloud, &volume, "/mnt", "attaching");
+            volume
+        });
+        let strikes = standin.inject(Rule::on("POST cinder /attachments", action.clone()));
+        sidecar.publish(&volume, &node).await.unwrap_err();
+        assert_eq!(strikes.count(), 1, "{action:?}");
+        let left = attachments(&standin).into_iter().filter(|attachment| attachment.volume == volume).count();
+        assert_eq!(left, 1, "{action:?}: somebody else's attachment is gone");
+    }
+}
+
+#[tokio::test]
+async fn a_call_whose_time_ended_before_its_request_looks_for_nothing_that_it_left() {
+    let (standin, _driver, sidecar) = ready().await;
+    let volume = sidecar.create("pvc", 1).await.unwrap().volume_id;
+    let gate = Gate::default();
+    standin.inject(Rule::on("POST cinder /attachments", Action::RevokeToken));
+    let logins = standin.inject(Rule::on("POST keystone /auth/tokens", Action::Hold(gate.clone())));
+    standin.clear_log();
+    let late = sidecar.with_deadline(Duration::from_secs(1)).publish(&volume, &host("rack-1").id()).await.unwrap_err();
+    assert!(matches!(late.code(), Code::DeadlineExceeded | Code::Cancelled), "{late}");
+    assert_eq!(logins.count(), 1, "{:#?}", standin.calls());
+    gate.open();
+    sidecar.list(1, "").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(standin.count("GET cinder /volumes/{}"), 0, "{:#?}", standin.calls());
+}
+
+#[tokio::test]
 async fn a_host_that_is_gone_or_has_another_key_is_detached_by_its_old_id_and_its_new_one() {
     let (standin, _driver, sidecar) = ready().await;
     let volume = sidecar.create("pvc", 1).await.unwrap().volume_id;
@@ -330,6 +366,46 @@ async fn a_back_end_that_fails_leaves_nothing_reserved() {
     standin.inject(Rule::on("POST cinder /attachments", Action::StatusAfter { status: 500 }));
     let refused = sidecar.publish(&volume, &node).await.unwrap_err();
     assert_eq!(refused.code(), Code::Internal, "{refused}");
+    assert_eq!((attachments(&standin).len(), status(&standin, &volume).as_str()), (0, "available"));
+}
+
+#[tokio::test]
+async fn an_attachment_that_may_be_complete_is_left_to_whoever_looks_next() {
+    let (standin, _driver, sidecar) = ready().await;
+    let other = Driver::start(&standin).await;
+    let replica = Sidecar::new(&other);
+    let node = host("rack-1").id();
+    let volume = sidecar.create("pvc", 1).await.unwrap().volume_id;
+    for action in [Action::LoseAnswer, Action::StatusAfter { status: 504 }] {
+        standin.inject(Rule::on("POST cinder /attachments/{}/action os-complete", action.clone()));
+        let lost = sidecar.publish(&volume, &node).await.unwrap_err();
+        assert_eq!(lost.code(), Code::Unavailable, "{lost}");
+        // By now another replica may have found it, and its node may use it.
+        let made = attachments(&standin);
+        assert_eq!((made.len(), made[0].status.as_str()), (1, "attached"), "{action:?}");
+        replica.publish(&volume, &node).await.unwrap();
+        assert_eq!(attachments(&standin)[0].id, made[0].id, "{action:?}");
+        replica.unpublish(&volume, &node).await.unwrap();
+        assert_eq!((attachments(&standin).len(), status(&standin, &volume).as_str()), (0, "available"));
+    }
+    // One that did not become complete was used by nobody, and is made again.
+    standin.inject(Rule::on("POST cinder /attachments/{}/action os-complete", Action::Reset));
+    sidecar.publish(&volume, &node).await.unwrap_err();
+    sidecar.publish(&volume, &node).await.unwrap();
+    assert_eq!(attachments(&standin).len(), 1);
+    sidecar.unpublish(&volume, &node).await.unwrap();
+    // Of a volume that somebody else made, no later call could tell whose it is.
+    let foreign = standin.cloud(|cloud| cloud.add_volume("static"));
+    standin.inject(Rule::on("POST cinder /attachments/{}/action os-complete", Action::Reset));
+    sidecar.publish(&foreign, &node).await.unwrap_err();
+    assert_eq!((attachments(&standin).len(), status(&standin, &foreign).as_str()), (0, "available"));
+    standin.inject(Rule::on("POST cinder /attachments/{}/action os-complete", Action::LoseAnswer));
+    sidecar.publish(&foreign, &node).await.unwrap_err();
+    assert_eq!((attachments(&standin).len(), status(&standin, &foreign).as_str()), (1, "in-use"));
+    replica.unpublish(&foreign, &node).await.unwrap();
+    // One that Cinder refuses to complete is of no use, and does not stay.
+    standin.inject(Rule::on("POST cinder /attachments/{}/action os-complete", Action::status(400)));
+    sidecar.publish(&volume, &node).await.unwrap_err();
     assert_eq!((attachments(&standin).len(), status(&standin, &volume).as_str()), (0, "available"));
 }
 

@@ -5,6 +5,7 @@ use crate::manila::{node, setup};
 use crate::proto;
 use crate::sidecar::{Sidecar, create_request, from_snapshot};
 use crate::standin::Standin;
+use crate::standin::fault::{Action, Rule};
 use serde_json::json;
 use tonic::{Code, Status};
 
@@ -110,6 +111,57 @@ async fn a_share_that_ends_in_error_is_removed_and_its_reason_told() {
 }
 
 #[tokio::test]
+async fn what_failed_and_cannot_be_removed_is_asked_for_again() {
+    let standin = Standin::start();
+    let driver = Driver::start_with(&standin, setup()).await;
+    let sidecar = Sidecar::new(&driver);
+    let source = sidecar.create("source", 1).await.unwrap().volume_id;
+    let words = "schedule: the words of the service";
+    for what in ["shares", "snapshots", "share-backups"] {
+        let attempt = async || match what {
+            "shares" => sidecar.create("made", 1).await.map(|share| share.volume_id),
+            _ => {
+                let taken = sidecar.ready_snapshot("made", &source, what == "share-backups").await;
+                taken.map(|snapshot| snapshot.snapshot_id)
+            }
+        };
+        standin.cloud(|cloud| cloud.manila.failure = Some(("001", words)));
+        standin.inject(Rule::on(&format!("DELETE manila /{what}/{{}}"), Action::status(403)).always());
+        for _ in 0..2 {
+            // A final code would let the orchestrator forget what is left.
+            let error = attempt().await.unwrap_err();
+            assert_eq!(error.code(), Code::Aborted, "{error}");
+            assert!(error.message().contains(words) && error.message().contains("Policy"), "{error}");
+        }
+        standin.clear_faults();
+        assert_says(attempt().await, Code::Internal, words);
+        standin.cloud(|cloud| cloud.manila.failure = None);
+        let made = attempt().await.unwrap();
+        assert!(standin.cloud(|cloud| cloud.manila.shares.iter().all(|share| share.status == "available")));
+        match what {
+            "shares" => sidecar.delete(&made).await.unwrap(),
+            _ => sidecar.delete_snapshot(&made).await.unwrap(),
+        }
+        assert_eq!(counts(&standin), (1, 0, 0, 0), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_share_that_failed_does_not_keep_its_claim_from_another_class() {
+    let standin = Standin::start();
+    let driver = Driver::start_with(&standin, setup()).await;
+    let sidecar = Sidecar::new(&driver);
+    standin.cloud(|cloud| cloud.manila.failure = Some(("009", "no room")));
+    standin.inject(Rule::on("DELETE manila /shares/{}", Action::status(403)).always());
+    assert_says(sidecar.create("pvc-1", 1).await, Code::Aborted, "no room");
+    standin.clear_faults();
+    standin.cloud(|cloud| cloud.manila.failure = None);
+    assert_says(sidecar.create("pvc-1", 2).await, Code::Internal, "ended in status error");
+    assert_eq!(counts(&standin), (0, 0, 0, 0));
+    sidecar.create("pvc-1", 2).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_share_is_restored_from_a_backup_and_a_failed_restoration_leaves_none() {
     let standin = Standin::start();
     let driver = Driver::start_with(&standin, setup()).await;
@@ -126,6 +178,9 @@ async fn a_share_is_restored_from_a_backup_and_a_failed_restoration_leaves_none(
         ..create_request("pvc-2", 2)
     };
     standin.cloud(|cloud| cloud.manila.refuses_restorations = true);
+    standin.inject(Rule::on("DELETE manila /shares/{}", Action::status(403)));
+    assert_says(sidecar.create_as(restore()).await, Code::Aborted, "restore backup");
+    assert_says(sidecar.create_as(restore()).await, Code::Internal, "ended in status backup_restoring_error");
     assert_says(sidecar.create_as(restore()).await, Code::Internal, "restore backup");
     assert_eq!(counts(&standin), (1, 0, 1, 0));
     standin.cloud(|cloud| cloud.manila.refuses_restorations = false);

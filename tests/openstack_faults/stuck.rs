@@ -1,9 +1,11 @@
 //! Objects that are stuck, end in error, or are seen differently by Nova and Cinder.
 
 use crate::driver::Driver;
-use crate::sidecar::Sidecar;
+use crate::proto;
+use crate::sidecar::{Sidecar, create_request};
 use crate::standin::Standin;
 use crate::standin::cloud::{Kind, Outcome, Pace, Step};
+use crate::standin::fault::{Action, Rule};
 use std::time::{Duration, Instant};
 use tonic::{Code, Status};
 
@@ -104,6 +106,75 @@ async fn a_snapshot_or_backup_that_ends_in_error_is_reported_removed_and_made_ag
         let errors = standin.cloud(|cloud| cloud.items.iter().filter(|item| item.status == "error").count());
         assert_eq!(errors, 0, "{:#?}", standin.cloud(|cloud| cloud.inventory()));
     }
+}
+
+#[tokio::test]
+async fn what_failed_and_cannot_be_removed_is_asked_for_again() {
+    let (standin, _driver, sidecar, _) = ready().await;
+    let source = sidecar.create("source", 1).await.unwrap().volume_id;
+    for (step, kind) in
+        [(Step::CreateVolume, Kind::Volume), (Step::CreateSnapshot, Kind::Snapshot), (Step::CreateBackup, Kind::Backup)]
+    {
+        let attempt = async || match kind {
+            Kind::Volume => sidecar.create("made", 1).await.map(drop),
+            _ => sidecar.ready_snapshot("made", &source, kind == Kind::Backup).await.map(drop),
+        };
+        standin.cloud(|cloud| cloud.plan(step, Outcome::Error("the array is on fire".to_owned())));
+        standin.inject(Rule::on(&format!("DELETE cinder /{}/{{}}", kind.plural()), Action::status(403)).always());
+        for _ in 0..2 {
+            // A final code would let the orchestrator forget what is left.
+            let status = attempt().await.unwrap_err();
+            assert_eq!(status.code(), Code::Aborted, "{status:?}");
+            assert!(status.message().contains("on fire") && status.message().contains("Policy"), "{status:?}");
+        }
+        standin.clear_faults();
+        let status = attempt().await.unwrap_err();
+        assert_ne!(status.code(), Code::Aborted, "{status:?}");
+        assert_eq!(standin.cloud(|cloud| cloud.named(kind, "made").len()), 0);
+        attempt().await.unwrap();
+    }
+    assert_eq!(standin.cloud(|cloud| cloud.items.iter().filter(|item| item.status == "error").count()), 0);
+}
+
+#[tokio::test]
+async fn a_volume_that_failed_in_one_zone_does_not_keep_its_claim_from_another() {
+    let (standin, _driver, sidecar, _) = ready().await;
+    let in_zone = |zone: &str, volume_type: &str| {
+        let segment = ("topology.cinder.fuxi.openstack.org/zone".to_owned(), zone.to_owned());
+        let topology = proto::Topology { segments: [segment].into() };
+        let mut request = create_request("pvc", 1);
+        request.parameters.insert("type".to_owned(), volume_type.to_owned());
+        request.accessibility_requirements =
+            Some(proto::TopologyRequirement { requisite: vec![topology.clone()], preferred: vec![topology] });
+        request
+    };
+    // What a call leaves that dies between the failure and the removal.
+    standin.cloud(|cloud| cloud.plan(Step::CreateVolume, Outcome::Error(REASON.to_owned())));
+    standin.inject(Rule::on("DELETE cinder /volumes/{}", Action::status(403)).always());
+    sidecar.create_as(in_zone("nova", "loop")).await.unwrap_err();
+    standin.clear_faults();
+    let status = sidecar.create_as(in_zone("az2", "loop-b")).await.unwrap_err();
+    assert!(status.message().contains(REASON), "{status:?}");
+    assert_eq!(standin.cloud(|cloud| cloud.inventory()), Vec::<String>::new(), "the broken volume is still there");
+    sidecar.create_as(in_zone("az2", "loop-b")).await.unwrap();
+    assert_eq!(standin.cloud(|cloud| cloud.named(Kind::Volume, "pvc")[0].zone.clone()), "az2");
+}
+
+#[tokio::test]
+async fn a_volume_that_is_being_deleted_is_waited_for_whatever_it_was_made_for() {
+    let (standin, _driver, sidecar, _) = ready().await;
+    let old = sidecar.create("pvc", 1).await.unwrap().volume_id;
+    standin.cloud(|cloud| cloud.set_status(Kind::Volume, &old, "deleting"));
+    assert_in_progress(&sidecar.with_deadline(SHORT).create("pvc", 2).await.unwrap_err());
+    standin.cloud(|cloud| cloud.remove(Kind::Volume, &old));
+    sidecar.create("pvc", 2).await.unwrap();
+    // A deletion that comes to nothing leaves what was there before, with its own size.
+    let other = standin.cloud(|cloud| cloud.named(Kind::Volume, "pvc")[0].id.clone());
+    standin.cloud(|cloud| {
+        cloud.set_status(Kind::Volume, &other, "deleting");
+        cloud.later(Pace::Looks(1), &other.clone(), move |cloud| cloud.set_status(Kind::Volume, &other, "available"));
+    });
+    assert_eq!(sidecar.create("pvc", 3).await.unwrap_err().code(), Code::AlreadyExists);
 }
 
 #[tokio::test]
@@ -353,6 +424,34 @@ async fn a_volume_with_snapshots_is_not_deleted() {
     assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
     sidecar.delete_snapshot(&snapshot).await.unwrap();
     sidecar.delete(&volume).await.unwrap();
+    assert_eq!(standin.cloud(|cloud| cloud.inventory()), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_deletion_that_cinder_refuses_for_good_is_not_repeated_without_end() {
+    let (standin, _driver, sidecar, _) = ready().await;
+    let volume = sidecar.create("pvc", 1).await.unwrap().volume_id;
+    let set_group = |group: Option<&str>| {
+        standin.cloud(|cloud| cloud.item_mut(Kind::Volume, &volume).unwrap().group = group.map(str::to_owned));
+    };
+    set_group(Some("g"));
+    standin.clear_log();
+    let status = sidecar.delete(&volume).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
+    assert!(status.message().contains("belong to a group"), "the reason is not told: {status:?}");
+    let attempts = standin.count("DELETE cinder /volumes/{}");
+    assert!((2..=5).contains(&attempts), "{attempts} attempts");
+    // What is over a moment later does not fail the deletion.
+    standin.clear_log();
+    let deleting = {
+        let (sidecar, volume) = (sidecar.clone(), volume.clone());
+        tokio::spawn(async move { sidecar.delete(&volume).await })
+    };
+    while standin.count("DELETE cinder /volumes/{}") == 0 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    set_group(None);
+    deleting.await.unwrap().unwrap();
     assert_eq!(standin.cloud(|cloud| cloud.inventory()), Vec::<String>::new());
 }
 

@@ -251,7 +251,7 @@ impl Staging<'_> {
             Growth::Done => filesystem.mounted_size(&self.tools(), &device.path, &self.path).await?,
             Growth::NotMounted(why) => {
                 tracing::info!(volume = %self.link.volume, why, "grown while it is not mounted");
-                place::unmount_all(&*self.node.parts.mounter, &self.node.parts.host, self.call, &self.path).await?;
+                self.unmount(self.call).await?;
                 filesystem.grow_unmounted(&self.tools(), &device.path).await?;
                 let size = filesystem.size(&self.tools(), &device.path).await?;
                 self.mount_proven(filesystem, mount, device).await?;

@@ -9,7 +9,6 @@ use crate::node::fuse::{self, KeyFile};
 use crate::node::mount::options::MountOptions;
 use crate::node::mount::system::errno;
 use crate::node::mount::{Mount, place};
-use crate::node::record::file_name;
 use crate::node::{StageRequest, blocking};
 use nix::errno::Errno;
 use std::path::PathBuf;
@@ -36,7 +35,9 @@ impl Staging<'_> {
         let fuse = mounting.fuse.as_ref().filter(|_| share.fstype == "ceph");
         let is_there = |program: &str| self.node.parts.exec.finds(program);
         match (fuse, share.helper.filter(|helper| is_there(helper))) {
-            (Some(options), _) if is_there(fuse::PROGRAM) => self.mount_by_fuse(share, options).await?,
+            (Some(options), _) if is_there(fuse::PROGRAM) => {
+                self.mount_by_fuse(share, options, mount.options.is_read_only()).await?;
+            }
             (_, Some(helper)) => self.mount_by(helper, share, &wanted).await?,
             (fuse, None) => {
                 if fuse.is_some() {
@@ -66,15 +67,15 @@ impl Staging<'_> {
         self.run_mount(command, share).await
     }
 
-    async fn mount_by_fuse(&mut self, share: &Share, options: &str) -> Result<()> {
+    async fn mount_by_fuse(&mut self, share: &Share, options: &str, read_only: bool) -> Result<()> {
         self.call.check("mount a share")?;
-        let path = self.node.parts.plugin_dir.join("keys").join(file_name(self.link.volume.as_str()));
+        let path = fuse::key_path(&self.node.parts.plugin_dir, &self.link.volume);
         let copy = share.clone();
         let key = blocking::run(self.call, "write a key for ceph-fuse", move || {
             KeyFile::write(path, &copy).map_err(|error| Error::internal("write a key for ceph-fuse").because(error))
         })
         .await?;
-        let command = fuse::command(share, &self.path, key.path(), options, self.read_only)?;
+        let command = fuse::command(share, &self.path, key.path(), options, read_only)?;
         let mounted = self.run_mount(command, share).await;
         drop(key);
         mounted

@@ -1,8 +1,9 @@
 //! Every step of every operation fails once, and the driver is killed once at every step.
 
-use super::world::{Mishap, World, call, mounted, raw};
+use super::world::{Mishap, SIZE, World, call, mounted, raw};
 use crate::error::Result;
 use crate::model::Capability;
+use std::sync::atomic::Ordering;
 
 /// More steps than any operation has.
 const MANY: usize = 200;
@@ -117,23 +118,132 @@ async fn a_raw_volume_survives_a_kill_at_every_step() {
     mishaps(Mishap::Kill, raw(), false).await;
 }
 
-#[tokio::test]
-async fn an_unfinished_mkfs_gives_no_right_to_another_disk() {
-    let world = World::new();
-    let mut step = 0;
-    // Killed in the middle of mkfs.
-    loop {
+/// A world whose driver was killed in the middle of mkfs.
+async fn killed_in_mkfs(world: World) -> World {
+    for step in 0..MANY {
         world.steps.go_wrong_at(step, Mishap::Kill);
         assert!(world.until_killed(world.stage()).await.is_none());
         if world.steps.last() == "in mkfs" {
             break;
         }
-        step += 1;
     }
+    assert_eq!(world.steps.last(), "in mkfs");
     world.steps.go_well();
-    *world.connector.replaced_at_look.lock().unwrap() = Some(0);
-    let formats = world.exec.ran().iter().filter(|line| line.starts_with("mkfs")).count();
+    world
+}
+
+/// Staging refuses to make the file system again.
+async fn gives_no_right(world: &World) {
+    let formats = || world.exec.ran().iter().filter(|line| line.starts_with("mkfs")).count();
+    let before = formats();
     let error = world.stage().await.unwrap_err();
     assert!(error.to_string().contains("not certain that it is blank"), "{error}");
-    assert_eq!(world.exec.ran().iter().filter(|line| line.starts_with("mkfs")).count(), formats);
+    assert_eq!(formats(), before);
+}
+
+#[tokio::test]
+async fn an_unfinished_mkfs_gives_no_right_to_another_disk() {
+    let world = killed_in_mkfs(World::new()).await;
+    *world.connector.replaced_at_look.lock().unwrap() = Some(0);
+    gives_no_right(&world).await;
+}
+
+#[tokio::test]
+async fn an_unfinished_mkfs_gives_no_right_after_a_reboot() {
+    // The kernel counts disks anew at each start: the same count may be another disk, or this one after others had it.
+    let mut world = killed_in_mkfs(World::new()).await;
+    world.boot("another");
+    world.restart();
+    gives_no_right(&world).await;
+    gives_no_right(&world).await;
+}
+
+#[tokio::test]
+async fn an_unfinished_mkfs_gives_no_right_where_nothing_tells_disks_apart() {
+    let world = killed_in_mkfs(World::new()).await;
+    world.boot("");
+    gives_no_right(&world).await;
+    let world = World::new();
+    world.connector.counts_disks.store(false, Ordering::SeqCst);
+    let world = killed_in_mkfs(world).await;
+    gives_no_right(&world).await;
+}
+
+/// A volume that is larger than its file system: it grew while it was detached, or was made of a smaller snapshot.
+async fn larger_than_its_file_system() -> World {
+    let world = World::new();
+    world.stage().await.unwrap();
+    world.unstage().await.unwrap();
+    *world.connector.size.lock().unwrap() = 2 * SIZE;
+    world
+}
+
+/// One that grew while the machine was away: its disk and its record are here as they were, and nothing is mounted.
+async fn larger_after_a_reboot() -> World {
+    let mut world = World::new();
+    world.stage().await.unwrap();
+    *world.connector.size.lock().unwrap() = 2 * SIZE;
+    world.mounter.forget();
+    world.restart();
+    world
+}
+
+/// Stages with a mishap at every step; whatever the step, the next call ends with a file system as large as its device.
+async fn growing_survives(mishap: Mishap, prepare: impl AsyncFn() -> World) {
+    for step in 0..MANY {
+        let mut world = prepare().await;
+        world.steps.go_wrong_at(step, mishap);
+        let result = world.until_killed(world.stage()).await;
+        let at = format!("step {step} ({})", world.steps.last());
+        world.steps.go_well();
+        let is_through = matches!(result, Some(Ok(()))) && world.steps.count() <= step;
+        if mishap == Mishap::Kill {
+            world.restart();
+        }
+        world.stage().await.unwrap();
+        assert_eq!(world.filesystem_size(), 2 * SIZE, "{at}");
+        assert_eq!(world.mounts_at(&world.staging_path()).len(), 1, "{at}");
+        world.publish(false).await.unwrap();
+        world.unpublish().await.unwrap();
+        world.unstage().await.unwrap();
+        assert_eq!(world.leftovers(), Vec::<String>::new(), "{at}");
+        if is_through {
+            assert!(world.exec.has_run("resize2fs"));
+            return;
+        }
+    }
+    panic!("staging has more than {MANY} steps");
+}
+
+#[tokio::test]
+async fn growing_survives_a_kill_at_every_step() {
+    growing_survives(Mishap::Kill, larger_than_its_file_system).await;
+}
+
+#[tokio::test]
+async fn growing_survives_a_failure_at_every_step() {
+    growing_survives(Mishap::Fail, larger_than_its_file_system).await;
+}
+
+#[tokio::test]
+async fn growing_after_a_reboot_survives_a_kill_at_every_step() {
+    growing_survives(Mishap::Kill, larger_after_a_reboot).await;
+}
+
+#[tokio::test]
+async fn growing_after_a_reboot_survives_a_failure_at_every_step() {
+    growing_survives(Mishap::Fail, larger_after_a_reboot).await;
+}
+
+#[tokio::test]
+async fn staging_again_leaves_what_is_in_use_alone() {
+    let mut world = World::new();
+    world.stage().await.unwrap();
+    world.publish(false).await.unwrap();
+    let mounts = world.mounter.mounted();
+    let ran = world.exec.ran();
+    world.restart();
+    world.stage().await.unwrap();
+    assert_eq!(world.mounter.mounted(), mounts);
+    assert_eq!(world.exec.ran(), ran);
 }

@@ -2,10 +2,16 @@
 
 use super::world::{World, call, mounted, volume};
 use crate::error::Kind;
+use crate::exec::Output;
 use crate::model::{AccessKind, AccessMode, Capability, Connection, KIND_NFS};
 use crate::node::StageRequest;
-use crate::node::mount::Pulse;
+use crate::node::fuse;
+use crate::node::mount::options::MountOptions;
+use crate::node::mount::{Mount, Mounter, Pulse};
 use std::fs;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
 fn nfs(world: &World) -> StageRequest {
     let capability = Capability {
@@ -86,4 +92,92 @@ async fn no_record_holds_a_ceph_key() {
     }
     world.unstage().await.unwrap();
     assert_eq!(world.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_is_staged_read_only_is_published_again_although_the_workload_did_not_ask_for_that() {
+    let world = World::new();
+    let mut request = nfs(&world);
+    request.connection.read_only = true;
+    world.node.stage(&call(), &request).await.unwrap();
+    for _ in 0..3 {
+        world.node.publish(&call(), &world.publish_request(request.capability.clone(), false)).await.unwrap();
+    }
+    let published = world.mounts_at(&world.target_path());
+    assert_eq!(published.len(), 1);
+    assert!(published[0].is_read_only());
+    world.unpublish().await.unwrap();
+    world.unstage().await.unwrap();
+    assert_eq!(world.leftovers(), Vec::<String>::new());
+}
+
+/// A ceph-fuse that mounts what it is told.
+fn install_ceph_fuse(world: &World) {
+    let (mounter, target) = (world.mounter.clone(), world.staging_path());
+    world.exec.does(fuse::PROGRAM, move |command| {
+        let line = command.to_string();
+        let options = line.split_once(" -o ").map_or("", |(_, options)| options);
+        let mount = Mount {
+            source: PathBuf::from("ceph-fuse"),
+            target: target.clone(),
+            fstype: fuse::FSTYPE.to_owned(),
+            options: MountOptions::parse(options.split(',').filter(|word| *word == "ro")).unwrap(),
+            secret: None,
+        };
+        let call = call();
+        let mounted = pin!(mounter.mount(&call, &mount)).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(mounted, Poll::Ready(Ok(()))), "{mounted:?}");
+        Ok(Output::of(command, 0, "", ""))
+    });
+}
+
+fn ceph(world: &World) -> StageRequest {
+    let mut request = nfs(world);
+    request.connection.kind = "cephfs".to_owned();
+    request.connection.data = serde_json::json!({"monitors": "10.0.0.1:6789", "path": "/v", "user": "csi-n"});
+    request.secrets.insert("key".to_owned(), "QUJDgeheim==".to_owned().into());
+    request
+}
+
+#[tokio::test]
+async fn ceph_fuse_mounts_read_only_wherever_that_is_asked_for_and_stages_again() {
+    for place in ["fuse", "kernel", "class", "connection", "nowhere"] {
+        let world = World::new();
+        install_ceph_fuse(&world);
+        let mut request = ceph(&world);
+        request.volume_context.insert("cephfs-mounter".to_owned(), "fuse".to_owned());
+        match place {
+            "fuse" => drop(request.volume_context.insert("cephfs-fuseMountOptions".to_owned(), "debug,ro".to_owned())),
+            "kernel" => drop(request.volume_context.insert("cephfs-kernelMountOptions".to_owned(), "ro".to_owned())),
+            "class" => {
+                let kind = AccessKind::Mount { fstype: None, options: vec!["ro".to_owned()], group: None };
+                request.capability.kind = kind;
+            }
+            "connection" => request.connection.read_only = true,
+            _ => {}
+        }
+        for _ in 0..2 {
+            world.node.stage(&call(), &request).await.unwrap();
+            let staged = world.mounts_at(&world.staging_path());
+            assert_eq!(staged.len(), 1, "{place}");
+            assert_eq!(staged[0].is_read_only(), place != "nowhere", "{place}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_a_killed_driver_left_goes_at_its_start_and_with_the_volume() {
+    let world = World::new();
+    let key = world.root().join("plugin/keys").join(volume().as_str());
+    let leave = || {
+        fs::create_dir_all(key.parent().unwrap()).unwrap();
+        fs::write(&key, "QUJDgeheim==").unwrap();
+    };
+    leave();
+    world.node.forget_what_is_gone(&call()).await.unwrap();
+    assert!(!key.exists());
+    world.node.stage(&call(), &ceph(&world)).await.unwrap();
+    leave();
+    world.unstage().await.unwrap();
+    assert!(!key.exists());
 }

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use sys_mount::MountFlags;
@@ -88,6 +88,8 @@ pub(super) struct FakeConnector {
     pub(super) size: Mutex<u64>,
     /// Another disk is found where the volume was, from this look on.
     pub(super) replaced_at_look: Mutex<Option<usize>>,
+    /// Whether the kernel tells disks apart by a count, as it does since Linux 5.15.
+    pub(super) counts_disks: AtomicBool,
     looks: AtomicUsize,
 }
 
@@ -96,7 +98,8 @@ impl FakeConnector {
         let look = self.looks.fetch_add(1, Ordering::SeqCst);
         let device = Host::below(&self.root).device("vdb").unwrap()?;
         let is_replaced = self.replaced_at_look.lock().unwrap().is_some_and(|from| look >= from);
-        Some(if is_replaced { Device { sequence: Some(99), ..device } } else { device })
+        let sequence = if is_replaced { Some(99) } else { device.sequence };
+        Some(Device { sequence: sequence.filter(|_| self.counts_disks.load(Ordering::SeqCst)), ..device })
     }
 }
 
@@ -223,13 +226,23 @@ impl World {
             steps: steps.clone(),
             size: Mutex::new(SIZE),
             replaced_at_look: Mutex::default(),
+            counts_disks: AtomicBool::new(true),
             looks: AtomicUsize::new(0),
         });
         let mounter = MemoryMounter::new();
         mounter.set_device(&root.join("dev/vdb"), Some(DeviceNumber { major: 252, minor: 16 }));
         let exec = programs(&root.join("dev/vdb"));
         let node = node(&root, &exec, &mounter, &connector, &steps);
-        Self { folder, node, steps, exec, mounter, connector }
+        let world = Self { folder, node, steps, exec, mounter, connector };
+        world.boot("first");
+        world
+    }
+
+    /// What the kernel says of this boot.
+    pub(super) fn boot(&self, id: &str) {
+        let directory = self.root().join("proc/sys/kernel/random");
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("boot_id"), format!("{id}\n")).unwrap();
     }
 
     /// The driver is started anew.
@@ -251,6 +264,13 @@ impl World {
 
     pub(super) fn target_path(&self) -> PathBuf {
         self.root().join("pods/one/mount")
+    }
+
+    /// How large the ext4 on the disk says it is.
+    pub(super) fn filesystem_size(&self) -> u64 {
+        let mut blocks = [0; 4];
+        fs::File::open(self.disk()).unwrap().read_exact_at(&mut blocks, 1024 + 4).unwrap();
+        4096 * u64::from(u32::from_le_bytes(blocks))
     }
 
     pub(super) fn write(&self, at: u64, bytes: &[u8]) {

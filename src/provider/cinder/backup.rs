@@ -23,7 +23,7 @@ use crate::model::{Snapshot, SnapshotSpec};
 use crate::openstack::cinder::{Backup, BackupStatus, Listing, NewBackup};
 use crate::openstack::client::found;
 use crate::provider::SNAPSHOT_PATIENCE;
-use crate::provider::failure::{is_refused_with, is_unclear, says};
+use crate::provider::failure::{is_refused_with, is_unclear, says, with_remains};
 use crate::provider::handle::{SnapshotHandle, VolumeHandle};
 use crate::provider::size::gib;
 
@@ -143,10 +143,10 @@ impl CinderProvider {
         match &backup.status {
             BackupStatus::Error => {
                 let error = self.backup_failed(call, cloud, &backup).await;
-                if let Err(later) = self.remove_backup(call, cloud, id).await {
-                    tracing::warn!(backup = id, error = %later, "a failed backup stays until the next call");
+                match self.remove_backup(call, cloud, id).await {
+                    Ok(()) => Err(error),
+                    Err(later) => Err(with_remains(error, &later)),
                 }
-                Err(error)
             }
             BackupStatus::ErrorDeleting | BackupStatus::Unknown(_) => Err(Error::wrong_state(format!(
                 "backup {id} is {}; when its cause is gone, an administrator can set it with `openstack volume backup set \

@@ -13,7 +13,7 @@ use crate::model::{
 use crate::openstack::cinder::{self, Listing, NewSnapshot, SNAPSHOT_IN_USE, SnapshotStatus};
 use crate::openstack::client::found;
 use crate::openstack::objects::Metadata;
-use crate::provider::failure::{is_refused_with, is_unclear, says};
+use crate::provider::failure::{is_refused_with, is_unclear, says, with_remains};
 use crate::provider::handle::{SnapshotHandle, SnapshotKind, VolumeHandle};
 use crate::provider::names::check_name;
 use crate::provider::size::gib;
@@ -282,10 +282,10 @@ fn ready(seen: Option<&cinder::Snapshot>) -> Result<Option<Result<cinder::Snapsh
 /// Removes a snapshot that failed and says why it did.
 async fn give_up(call: &Call, cloud: &Cloud, snapshot: cinder::Snapshot) -> Error {
     let error = ended_in_error(call, cloud, "snapshot", &snapshot.id, snapshot.status.as_str()).await;
-    if let Err(later) = remove_snapshot(call, cloud, &snapshot.id).await {
-        tracing::warn!(snapshot = %snapshot.id, error = %later, "a failed snapshot stays until the next call");
+    match remove_snapshot(call, cloud, &snapshot.id).await {
+        Ok(_was_there) => error,
+        Err(later) => with_remains(error, &later),
     }
-    error
 }
 
 /// Deletes a snapshot and waits until it is gone. Whether there was one.

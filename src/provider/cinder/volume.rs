@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::{AccessKind, Capability, ContentSource, Volume, VolumeId, VolumeSpec};
 use crate::openstack::cinder::{self, Listing, NewVolume, SeenVolume, VolumeStatus};
 use crate::openstack::client::found;
-use crate::provider::failure::{is_refused_with, is_unclear, says};
+use crate::provider::failure::{is_refused_with, is_unclear, says, with_remains};
 use crate::provider::handle::{Uuid, VolumeHandle};
 use crate::provider::names::check_name;
 use crate::provider::size::gib;
@@ -21,6 +21,10 @@ use std::time::Duration;
 
 /// The size of a volume for which none was asked.
 const DEFAULT_GIB: u64 = 1;
+
+/// The pauses before a deletion is repeated that was refused for nothing that is to be seen. What has just passed is passed
+/// by then; after them it is a reason that stays.
+const PAUSES: [Duration; 3] = [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1)];
 
 /// How the wait for a new volume ended.
 enum Made {
@@ -44,6 +48,11 @@ impl CinderProvider {
         loop {
             call.check("look for the volume")?;
             let volume = match self.lookup(call, cloud, &spec.name).await? {
+                // Whatever it was to be: it has to be out of the way before another one is made.
+                Some(volume) if is_spent(&volume.status) => {
+                    self.finish(call, cloud, spec, volume).await?;
+                    continue;
+                }
                 Some(volume) => {
                     self.check_compatible(call, cloud, spec, &parameters, &volume).await?;
                     if shared && !volume.multiattach {
@@ -150,10 +159,10 @@ impl CinderProvider {
             Made::Usable(seen) => self.settle_race(call, cloud, seen).await,
             Made::Failed(volume) => {
                 let error = ended_in_error(call, cloud, "volume", &volume.id, volume.status.as_str()).await;
-                if let Err(later) = self.withdraw(call, cloud, &volume).await {
-                    tracing::warn!(volume = %volume.id, error = %later, "a failed volume stays until the next call");
+                match self.withdraw(call, cloud, &volume).await {
+                    Ok(()) => Err(error),
+                    Err(later) => Err(with_remains(error, &later)),
                 }
-                Err(error)
             }
             Made::Gone => Ok(None),
         }
@@ -217,6 +226,7 @@ impl CinderProvider {
 
     /// Deletes a volume and waits until it is gone. What hinders only for a while is waited for.
     async fn remove(&self, call: &Call, cloud: &Cloud, id: &str) -> Result<()> {
+        let mut pauses = PAUSES.into_iter();
         loop {
             call.check("delete the volume")?;
             match cloud.cinder.delete_volume(call, id).await {
@@ -227,7 +237,7 @@ impl CinderProvider {
                     if volume.status == VolumeStatus::Deleting {
                         return self.await_gone(call, cloud, id).await;
                     }
-                    self.make_deletable(call, cloud, &volume, error).await?;
+                    self.make_deletable(call, cloud, &volume, error, &mut pauses).await?;
                 }
                 Err(error) => return Err(error),
             }
@@ -235,7 +245,14 @@ impl CinderProvider {
     }
 
     /// Waits for or clears away what stands in the way of a deletion; an error if somebody else has to do that.
-    async fn make_deletable(&self, call: &Call, cloud: &Cloud, volume: &cinder::Volume, refused: Error) -> Result<()> {
+    async fn make_deletable(
+        &self,
+        call: &Call,
+        cloud: &Cloud,
+        volume: &cinder::Volume,
+        refused: Error,
+        pauses: &mut impl Iterator<Item = Duration>,
+    ) -> Result<()> {
         match &volume.status {
             VolumeStatus::Reserved | VolumeStatus::Attaching => {
                 let is_ours = self.names.is_ours(&volume.metadata);
@@ -259,9 +276,12 @@ impl CinderProvider {
                 if self.clear_temporary_snapshots(call, cloud, &volume.id, &refused).await? {
                     return Ok(());
                 }
-                // Refused in a state that has passed since, or for a reason that only Cinder's words tell.
-                if says(&refused, &["status must be"]) {
-                    return call.sleep("wait before the volume is deleted", Duration::from_millis(250)).await;
+                // Refused in a state that has passed since, or for a reason that only Cinder's words tell: it says the same
+                // of a volume that is in a group or is being migrated.
+                if says(&refused, &["status must be"])
+                    && let Some(pause) = pauses.next()
+                {
+                    return call.sleep("wait before the volume is deleted", pause).await;
                 }
                 Err(refused.as_kind(Kind::WrongState))
             }
@@ -411,6 +431,11 @@ fn made(seen: &SeenVolume) -> Result<Option<Made>> {
         status if status.is_passing() => Some(Made::Usable(seen.clone())),
         _ => return Err(wrong_state(volume)),
     })
+}
+
+/// Whether nothing will come of a volume: it failed, or is being deleted.
+fn is_spent(status: &VolumeStatus) -> bool {
+    matches!(status, VolumeStatus::Error | VolumeStatus::ErrorRestoring | VolumeStatus::Deleting)
 }
 
 /// By what the earliest of several volumes is told: all who look must agree.

@@ -13,7 +13,7 @@ use crate::model::SnapshotSpec;
 use crate::openstack::client::found;
 use crate::openstack::manila::{self, Backup, BackupStatus, Listing, NewBackup, Seen, Share, ShareStatus};
 use crate::provider::SNAPSHOT_PATIENCE;
-use crate::provider::failure::{is_refused_with, is_unclear, says};
+use crate::provider::failure::{is_refused_with, is_unclear, says, with_remains};
 use crate::provider::handle::{SnapshotHandle, VolumeHandle};
 use crate::provider::size::gib;
 
@@ -111,10 +111,11 @@ impl ManilaProvider {
                 Some(Filled::Done(share)) => return Ok(Some(*share)),
                 Some(Filled::Failed(share)) => {
                     let error = ended_in_error(call, cloud, "share", &id, share.status.as_str()).await;
-                    if let Err(later) = self.withdraw(call, cloud, &share).await {
-                        tracing::warn!(share = %id, error = %later, "a failed share stays until the next call");
-                    }
-                    return Err(error.during(format!("restore backup {backup} into it")));
+                    let error = error.during(format!("restore backup {backup} into it"));
+                    return match self.withdraw(call, cloud, &share).await {
+                        Ok(()) => Err(error),
+                        Err(later) => Err(with_remains(error, &later)),
+                    };
                 }
                 Some(Filled::Empty) => match cloud.manila.restore_backup(call, backup, &id).await {
                     Ok(()) => {}
@@ -186,10 +187,10 @@ async fn await_backup(call: &Call, cloud: &Cloud, backup: Backup) -> Result<Back
     match &backup.status {
         BackupStatus::Error => {
             let error = ended_in_error(call, cloud, "backup", &id, backup.status.as_str()).await;
-            if let Err(later) = remove_backup(call, cloud, &id).await {
-                tracing::warn!(backup = %id, error = %later, "a failed backup stays until the next call");
+            match remove_backup(call, cloud, &id).await {
+                Ok(()) => Err(error),
+                Err(later) => Err(with_remains(error, &later)),
             }
-            Err(error)
         }
         BackupStatus::Creating | BackupStatus::Available | BackupStatus::Restoring => Ok(backup),
         status => Err(Error::wrong_state(format!(

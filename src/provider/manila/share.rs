@@ -14,7 +14,7 @@ use crate::openstack::client::found;
 use crate::openstack::manila::{
     Backup, BackupStatus, Listing, NewShare, RESTORE_ELSEWHERE, Seen, Share, ShareStatus, Snapshot, SnapshotStatus,
 };
-use crate::provider::failure::{is_refused_with, is_unclear, says};
+use crate::provider::failure::{is_refused_with, is_unclear, says, with_remains};
 use crate::provider::handle::{SnapshotHandle, SnapshotKind, VolumeHandle};
 use crate::provider::names::check_name;
 use crate::provider::size::gib;
@@ -58,6 +58,11 @@ impl ManilaProvider {
         loop {
             call.check("look for the share")?;
             let share = match self.lookup(call, cloud, &spec.name).await? {
+                // Whatever it was to be: it has to be out of the way before another one is made.
+                Some(share) if is_spent(&share.status) => {
+                    self.finish(call, cloud, spec, share).await?;
+                    continue;
+                }
                 Some(share) => {
                     self.check_compatible(cloud, spec, &parameters, &share)?;
                     share
@@ -199,10 +204,10 @@ impl ManilaProvider {
             Made::Usable(seen) => self.settle_race(call, cloud, seen).await,
             Made::Failed(share) => {
                 let error = ended_in_error(call, cloud, "share", &share.id, share.status.as_str()).await;
-                if let Err(later) = self.withdraw(call, cloud, &share).await {
-                    tracing::warn!(share = %share.id, error = %later, "a failed share stays until the next call");
+                match self.withdraw(call, cloud, &share).await {
+                    Ok(()) => Err(error),
+                    Err(later) => Err(with_remains(error, &later)),
                 }
-                Err(error)
             }
             Made::Gone => Ok(None),
         }
@@ -442,6 +447,11 @@ fn made(seen: &Seen<Share>) -> Result<Option<Made>> {
         status if status.is_passing() => Some(Made::Usable(seen.clone())),
         _ => return Err(wrong_state(share)),
     })
+}
+
+/// Whether nothing will come of a share: it failed, or is being deleted.
+fn is_spent(status: &ShareStatus) -> bool {
+    matches!(status, ShareStatus::Error | ShareStatus::BackupRestoringError | ShareStatus::Deleting)
 }
 
 /// What the class names of the cloud, for whoever reads that some of it is not there.

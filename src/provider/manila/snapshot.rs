@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::{Page, PageRequest, SnapshotFilter, SnapshotId, SnapshotSpec};
 use crate::openstack::client::found;
 use crate::openstack::manila::{self, Listing, NewSnapshot, Seen, SnapshotStatus};
-use crate::provider::failure::{is_refused_with, is_unclear};
+use crate::provider::failure::{is_refused_with, is_unclear, with_remains};
 use crate::provider::handle::{SnapshotHandle, SnapshotKind, VolumeHandle};
 use crate::provider::names::check_name;
 use crate::provider::size::gib;
@@ -219,10 +219,10 @@ async fn await_ready(call: &Call, cloud: &Cloud, snapshot: manila::Snapshot) -> 
         Taken::Ready(snapshot) => Ok(snapshot),
         Taken::Failed(snapshot) => {
             let error = ended_in_error(call, cloud, "snapshot", &snapshot.id, snapshot.status.as_str()).await;
-            if let Err(later) = remove(call, cloud, &snapshot.id).await {
-                tracing::warn!(snapshot = %snapshot.id, error = %later, "a failed snapshot stays until the next call");
+            match remove(call, cloud, &snapshot.id).await {
+                Ok(()) => Err(error),
+                Err(later) => Err(with_remains(error, &later)),
             }
-            Err(error)
         }
     }
 }

@@ -136,6 +136,8 @@ pub(crate) struct Item {
     pub(crate) fail_reason: Option<String>,
     /// Whether a back end took it.
     pub(crate) hosted: bool,
+    /// The group of volumes that it belongs to.
+    pub(crate) group: Option<String>,
 }
 
 /// Cinder's side of an attachment.
@@ -354,6 +356,7 @@ impl Cloud {
             multiattach: false,
             fail_reason: None,
             hosted: false,
+            group: None,
         }
     }
 
@@ -380,7 +383,7 @@ impl Cloud {
     }
 
     /// Lets a change happen when its time has come.
-    pub(super) fn later(&mut self, pace: Pace, object: &str, change: impl FnOnce(&mut Self) + Send + 'static) {
+    pub(crate) fn later(&mut self, pace: Pace, object: &str, change: impl FnOnce(&mut Self) + Send + 'static) {
         let due = match pace {
             Pace::After(time) => Due::At(Instant::now() + time),
             Pace::Looks(left) => Due::Looks { object: object.to_owned(), left },

@@ -103,7 +103,7 @@ pub(super) fn view(cloud: &Cloud, item: &Item, microversion: (u16, u16)) -> Valu
             view[key] = value;
         }
     };
-    since(13, "group_id", Value::Null, &mut view);
+    since(13, "group_id", json!(item.group), &mut view);
     since(48, "shared_targets", json!(!made), &mut view);
     let service = if made { json!("bde9d9d8-5b0b-4723-8295-9dd7564eb56e") } else { Value::Null };
     since(48, "service_uuid", service, &mut view);
@@ -241,7 +241,8 @@ fn delete(cloud: &mut Cloud, asked: &Asked, volume: &Item) -> Answer {
     let cascade = asked.query("cascade").is_some_and(|value| value.eq_ignore_ascii_case("true"));
     let deletable = ["available", "error", "error_restoring", "error_extending", "error_managing"];
     let attached = cloud.attachments.iter().any(|attachment| attachment.volume == id);
-    if attached || !deletable.contains(&volume.status.as_str()) || (!snapshots.is_empty() && !cascade) {
+    let is_free = !attached && volume.group.is_none();
+    if !is_free || !deletable.contains(&volume.status.as_str()) || (!snapshots.is_empty() && !cascade) {
         return Answer::bad_request(
             "Invalid volume: Volume status must be available or error or error_restoring or error_extending or error_managing and must not be migrating, attached, belong to a group, have snapshots, awaiting a transfer, or be disassociated from snapshots after volume transfer.",
         );

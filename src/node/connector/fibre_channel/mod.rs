@@ -21,7 +21,7 @@ use crate::model::Bytes;
 use crate::node::blocking;
 use crate::node::device::{Device, Host};
 use async_trait::async_trait;
-use port::{addresses, ports};
+use port::{addresses, all_addresses, ports};
 use std::sync::Arc;
 use target::{Target, digits};
 
@@ -94,12 +94,13 @@ impl Connector for FibreChannel {
         let target = Target::of(link)?;
         let held = self.hold(call, &target).await?;
         let addresses = self.wait_for_addresses(call, link, &target).await?;
-        let brought = self.scsi.bring(call, &held, link, &addresses, addresses.len() > 1).await;
+        let mut scanned = Vec::new();
+        let brought = self.scsi.bring(call, &held, link, &addresses, addresses.len() > 1, &mut scanned).await;
         let proven = brought.and_then(|device| prove_told(link, &target, device));
         match proven {
             Ok(device) => Ok(Source::Block(device)),
             Err(error) => {
-                if let Err(left) = self.scsi.discard(call, &held, &addresses).await {
+                if let Err(left) = self.scsi.discard(call, &held, &scanned).await {
                     tracing::warn!(volume = %link.volume, error = %left, "a disk is left behind");
                 }
                 Err(error)
@@ -125,7 +126,10 @@ impl Connector for FibreChannel {
     async fn disconnect(&self, call: &Call, link: &Link) -> Result<()> {
         let target = Target::of(link)?;
         let held = self.hold(call, &target).await?;
-        let addresses = self.addresses(call, &target).await?;
+        // A stale path by a port that is offline would be there when the LUN is another volume's.
+        let host = self.host.clone();
+        let look = move || all_addresses(&host, &target).map_err(unreadable);
+        let addresses = blocking::run(call, "look at all remote ports", look).await?;
         self.scsi.take_away(call, &held, link, &addresses).await
     }
 }

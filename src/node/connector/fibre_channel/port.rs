@@ -29,11 +29,20 @@ pub(super) fn ports(host: &Host) -> io::Result<Vec<Port>> {
     Ok(found)
 }
 
-/// Where the LUN sits on every path of this node.
+/// Where the LUN sits on every path of this node that can be used now.
 pub(super) fn addresses(host: &Host, target: &Target) -> io::Result<Vec<Address>> {
+    addresses_of(host, target, |port| port.is_online)
+}
+
+/// Where the LUN may sit: a port that lost its link keeps its disks for a while.
+pub(super) fn all_addresses(host: &Host, target: &Target) -> io::Result<Vec<Address>> {
+    addresses_of(host, target, |_| true)
+}
+
+fn addresses_of(host: &Host, target: &Target, counts: impl Fn(&Port) -> bool) -> io::Result<Vec<Address>> {
     let directory = host.path("/sys/class/fc_remote_ports");
     let mut found = Vec::new();
-    for port in ports(host)?.iter().filter(|port| port.is_online) {
+    for port in ports(host)?.iter().filter(|port| counts(port)) {
         let start = format!("rport-{}:", port.host);
         for entry in names_in(&directory)?.iter().filter(|entry| entry.starts_with(&start)) {
             let here = directory.join(entry);

@@ -5,8 +5,10 @@ use super::target::{Target, Wwpn};
 use crate::call::Call;
 use crate::error::{Kind, Result};
 use crate::exec::SystemExec;
+use crate::exec::scripted::ScriptedExec;
 use crate::model::{AccessMode, Bytes, Connection, Secrets};
 use crate::node::connector::kernel::scripted::Scripted;
+use crate::node::connector::multipath::Multipath;
 use crate::node::connector::scsi::Times;
 use crate::node::connector::{Connector, Link, Source};
 use crate::node::device::{Device, Host, fake};
@@ -67,6 +69,38 @@ impl Fabric {
         self.root.join(format!("sys/class/scsi_device/1:0:4:{lun}/device"))
     }
 
+    /// The second port gets its link, and nothing is shown there.
+    fn link_up(&self) {
+        fs::write(self.root.join("sys/class/fc_host/host2/port_state"), "Online\n").unwrap();
+    }
+
+    /// A path to a volume by the second port, as it was before the port lost its link.
+    fn add_path_of_second_port(&self, lun: u64, volume: u32) {
+        let place = self.root.join(format!("sys/class/scsi_device/2:0:0:{lun}/device"));
+        fs::create_dir_all(place.join("block/sdz")).unwrap();
+        fs::write(place.join("wwid"), Self::wwid(volume)).unwrap();
+        let device = fake::add_disk(&self.root, "sdz", 16 * 25, 64 * MIB, None);
+        self.disks.lock().unwrap().insert("sdz".to_owned(), device);
+    }
+
+    /// multipathd makes one disk of the two paths.
+    fn assemble(&self, lun: u64, first: &str) {
+        let write = |path: String, text: &str| {
+            let path = self.root.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        fake::add_disk(&self.root, "dm-0", 16 * 30, 64 * MIB, None);
+        write("run/multipathd.pid".to_owned(), "1");
+        write("sys/class/block/dm-0/dm/uuid".to_owned(), "mpath-3600a09");
+        write("sys/class/block/dm-0/dm/name".to_owned(), "3600a09");
+        for (disk, place) in [(first, format!("1:0:4:{lun}")), ("sdz", format!("2:0:0:{lun}"))] {
+            write(format!("sys/class/block/dm-0/slaves/{disk}"), "");
+            write(format!("sys/class/block/{disk}/holders/dm-0"), "");
+            write(format!("sys/class/block/{disk}/device/scsi_device/{place}"), "");
+        }
+    }
+
     /// How many disks the machine has.
     fn count(&self) -> usize {
         self.disks.lock().unwrap().len()
@@ -75,6 +109,9 @@ impl Fabric {
     /// What the kernel does with what it is told.
     fn obey(&self, file: &Path, command: &str) {
         let name = file.file_name().unwrap().to_str().unwrap();
+        if file == self.root.join("sys/class/scsi_host/host2/scan") {
+            return; // nothing is zoned to that port
+        }
         if name == "scan" {
             let (prefix, lun) = command.rsplit_once(' ').unwrap();
             assert_eq!((prefix, file), ("0 4", self.root.join("sys/class/scsi_host/host1/scan").as_path()));
@@ -302,4 +339,91 @@ proptest! {
             assert!(shown.len() == 16 && shown.bytes().all(|b| b.is_ascii_hexdigit()));
         }
     }
+}
+
+fn to_lun_by_all_ports(lun: u64) -> Link {
+    link(json!({"target_wwn": TARGET, "target_lun": lun}))
+}
+
+#[tokio::test]
+async fn a_disk_that_was_here_before_stays_when_connecting_it_again_fails() {
+    let root = tempfile::tempdir().unwrap();
+    let fabric = Fabric::new(root.path());
+    let connector = fabric.connector();
+    fabric.map(3, 7);
+    let mut link = to_lun_by_all_ports(3);
+    link.device = Some(attach(&connector, &link).await.unwrap());
+    // A pod has it as raw block, and nobody sees that. Then there is a second way, which would take a multipathd.
+    fabric.link_up();
+    let error = attach(&connector, &link).await.unwrap_err();
+    assert!(error.to_string().contains("multipathd does not run"), "{error}");
+    assert_eq!(fabric.count(), 1);
+    // Nor does it go when the back end calls it something else, or its size is not that of the volume.
+    let mut told = link.clone();
+    told.connection.data["wwn"] = json!(Fabric::wwid(8));
+    told.connection.data["initiator_target_map"] = json!({"21000024ff3dfb8a": [TARGET]});
+    assert_eq!(attach(&connector, &told).await.unwrap_err().kind(), Kind::WrongState);
+    assert_eq!(fabric.count(), 1);
+    let mut larger = told.clone();
+    larger.connection.size = Some(Bytes::new(65 * MIB));
+    assert_eq!(attach(&connector, &larger).await.unwrap_err().kind(), Kind::WrongState);
+    assert_eq!(fabric.count(), 1);
+    detach(&connector, &link).await;
+    assert_eq!(fabric.count(), 0);
+}
+
+#[tokio::test]
+async fn a_path_that_joined_the_map_of_a_disk_that_was_here_before_stays_with_it() {
+    let root = tempfile::tempdir().unwrap();
+    let fabric = Fabric::new(root.path());
+    let mut connector = fabric.connector();
+    fabric.map(3, 7);
+    let mut link = to_lun_by_all_ports(3);
+    link.device = Some(attach(&connector, &link).await.unwrap());
+    fabric.link_up();
+    let kernel = fabric.clone();
+    connector.scsi.kernel = Arc::new(Scripted::new(move |file, command| {
+        if file.ends_with("host2/scan") {
+            kernel.add_path_of_second_port(3, 7);
+            kernel.assemble(3, "sdd");
+        }
+        kernel.obey(file, command);
+        Ok(String::new())
+    }));
+    let exec = ScriptedExec::new();
+    exec.always("multipath", 0, "ok", "");
+    connector.scsi.multipath = Multipath::new(Host::below(root.path()), Arc::new(exec.clone()));
+    link.connection.size = Some(Bytes::new(65 * MIB));
+    assert_eq!(attach(&connector, &link).await.unwrap_err().kind(), Kind::WrongState);
+    assert_eq!(fabric.count(), 2);
+    for command in ["multipathd disablequeueing", "multipath -f"] {
+        assert!(!exec.has_run(command), "{:?}", exec.ran());
+    }
+}
+
+#[tokio::test]
+async fn a_path_by_a_port_that_lost_its_link_is_taken_away_with_the_others() {
+    let root = tempfile::tempdir().unwrap();
+    let fabric = Fabric::new(root.path());
+    let connector = fabric.connector();
+    fabric.map(3, 7);
+    let mut link = to_lun_by_all_ports(3);
+    link.device = Some(attach(&connector, &link).await.unwrap());
+    fabric.add_path_of_second_port(3, 7);
+    assert_eq!(fabric.count(), 2);
+    detach(&connector, &link).await;
+    assert_eq!(fabric.count(), 0);
+}
+
+#[tokio::test]
+async fn what_another_volume_has_by_a_port_that_lost_its_link_stays() {
+    let root = tempfile::tempdir().unwrap();
+    let fabric = Fabric::new(root.path());
+    let connector = fabric.connector();
+    fabric.map(3, 7);
+    let mut link = to_lun_by_all_ports(3);
+    link.device = Some(attach(&connector, &link).await.unwrap());
+    fabric.add_path_of_second_port(3, 8);
+    detach(&connector, &link).await;
+    assert_eq!(fabric.count(), 1);
 }

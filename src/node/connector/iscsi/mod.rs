@@ -30,7 +30,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use target::{Chap, Target};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 
 /// The kind of connection that Cinder's drivers name.
 pub const KIND: &str = "iscsi";
@@ -131,7 +130,9 @@ impl Iscsi {
         .await
     }
 
-    /// Logs in to all targets that have no session; the errors are of those where that failed.
+    /// Logs in to all targets that have no session; the errors are of those where that failed. A login that was begun goes
+    /// on when nobody waits for it any more, since iscsid would go on by itself: with its lock, so that whoever undoes this
+    /// waits for it and finds the session.
     async fn log_in(
         &self,
         call: &Call,
@@ -139,7 +140,7 @@ impl Iscsi {
         targets: &[Target],
         chap: Option<&Chap>,
     ) -> Result<(Vec<Target>, Vec<(Target, Error)>)> {
-        let (mut made, mut failed, mut logins) = (Vec::new(), Vec::new(), JoinSet::new());
+        let (mut made, mut failed, mut logins) = (Vec::new(), Vec::new(), Vec::new());
         for target in targets {
             if self.session(call, target).await?.is_some_and(|session| session.is_up()) {
                 continue;
@@ -150,14 +151,19 @@ impl Iscsi {
             }
             self.prepare_record(call, target, chap).await?;
             let (this, call, held, target) = (self.clone(), call.clone(), held.clone(), target.clone());
-            logins.spawn(async move {
+            // Dropping its handle does not end it.
+            logins.push(tokio::spawn(async move {
                 let _held = held;
                 let done = this.iscsiadm(&call, &target, &["--login"]).await.and_then(|output| judge(&target, &output));
                 (target, done)
-            });
+            }));
         }
-        while let Some(login) = call.bound("log in to the iSCSI targets", logins.join_next()).await? {
-            match login.map_err(|error| Error::internal("log in to an iSCSI target").because(error))? {
+        for login in logins {
+            match call
+                .bound("log in to the iSCSI targets", login)
+                .await?
+                .map_err(|error| Error::internal("log in to an iSCSI target").because(error))?
+            {
                 (target, Ok(())) => made.push(target),
                 (target, Err(error)) => failed.push((target, error)),
             }
@@ -207,7 +213,14 @@ impl Iscsi {
     /// Takes the record of a target away.
     async fn forget(&self, call: &Call, target: &Target) -> Result<()> {
         let (host, of) = (self.host.clone(), target.clone());
-        let look = move || records::files(&host, &of).map_err(unreadable);
+        let look = move || {
+            let files = records::files(&host, &of).map_err(unreadable)?;
+            for file in &files {
+                records::clear_unfinished(file)
+                    .map_err(|error| Error::internal(format!("remove half a record of {of}")).because(error))?;
+            }
+            Ok(files)
+        };
         if blocking::run(call, "look at the records of iscsid", look).await?.is_empty() {
             return Ok(());
         }
@@ -248,11 +261,11 @@ impl Connector for Iscsi {
             tracing::warn!(volume = %link.volume, %target, %error, "a path to the volume is missing");
         }
         let addresses: Vec<_> = up.iter().map(|(target, session)| session.address(target)).collect();
-        match self.scsi.bring(call, &held, link, &addresses, targets.len() > 1).await {
+        let mut scanned = Vec::new();
+        match self.scsi.bring(call, &held, link, &addresses, targets.len() > 1, &mut scanned).await {
             Ok(device) => Ok(Source::Block(device)),
             Err(error) => {
-                // What sits there and is not the volume is not used by anyone: it was scanned by this call.
-                if let Err(left) = self.scsi.discard(call, &held, &addresses).await {
+                if let Err(left) = self.scsi.discard(call, &held, &scanned).await {
                     tracing::warn!(volume = %link.volume, error = %left, "a disk is left behind");
                 }
                 self.undo(call, &touched).await;

@@ -6,10 +6,12 @@
 use super::target::{Chap, Target};
 use crate::node::connector::kernel::names_in;
 use crate::node::device::Host;
+use crate::node::record::digest;
 use secrecy::ExposeSecret;
 use secrecy::zeroize::Zeroizing;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -41,6 +43,7 @@ pub(super) fn files(host: &Host, target: &Target) -> io::Result<Vec<PathBuf>> {
 /// Writes into a record how to log in: as whom, by hand only (a node that was restarted must not log in to what it may
 /// no longer own), without a scan for LUNs (others may be just being unmapped), and without trying for minutes.
 pub(super) fn prepare(file: &Path, chap: Option<&Chap>) -> io::Result<()> {
+    clear_unfinished(file)?;
     let text = Zeroizing::new(fs::read_to_string(file)?);
     let secret = chap.map(|chap| chap.password.expose_secret());
     let settings = [
@@ -79,11 +82,25 @@ fn with(text: &str, settings: &[(&str, Option<&str>)]) -> String {
     changed
 }
 
-/// In one step: iscsiadm never reads half a record. Not beside it, where iscsiadm would take it for one.
-fn replace(file: &Path, text: &str) -> io::Result<()> {
+/// Where a record is written before it takes the place of the old one: always at the same place, so that what a killed
+/// driver left there, with the password in it, is found. Not beside it, where iscsiadm would take it for a record.
+fn unfinished(file: &Path) -> io::Result<PathBuf> {
     let database = file.ancestors().find(|path| path.ends_with("nodes")).and_then(Path::parent);
     let directory = database.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no record of iscsid"))?;
-    let new = directory.join(format!(".record-{:08x}", fastrand::u32(..)));
+    Ok(directory.join(format!(".record-{:016x}", digest(file.as_os_str().as_bytes()))))
+}
+
+/// Removes what a driver left that was killed while it wrote this record.
+pub(super) fn clear_unfinished(file: &Path) -> io::Result<()> {
+    match fs::remove_file(unfinished(file)?) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// In one step: iscsiadm never reads half a record.
+fn replace(file: &Path, text: &str) -> io::Result<()> {
+    let new = unfinished(file)?;
     let write = || {
         let mut open = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
         open.write_all(text.as_bytes())?;
@@ -95,7 +112,7 @@ fn replace(file: &Path, text: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{files, prepare};
+    use super::{clear_unfinished, files, prepare, unfinished};
     use crate::node::connector::iscsi::target::{Chap, Target};
     use crate::node::device::Host;
     use std::fs;
@@ -134,5 +151,24 @@ mod tests {
         assert!(!text.contains("geheim") && text.contains("authmethod = None"), "{text}");
         assert_eq!(text.lines().count(), RECORD.lines().count() + 1);
         assert_eq!(fs::read_dir(root.path().join("etc/iscsi")).unwrap().count(), 1, "nothing else is left");
+    }
+    #[test]
+    fn what_a_killed_driver_left_of_a_record_goes() {
+        let root = tempfile::tempdir().unwrap();
+        let nodes = root.path().join("etc/iscsi/nodes/iqn.x:y");
+        fs::create_dir_all(&nodes).unwrap();
+        let file = nodes.join("10.0.0.1,3260");
+        let chap = Chap { user: "u".to_owned(), password: "geheim".into() };
+        fs::write(&file, RECORD).unwrap();
+        // The second time, the record has all that is wanted already.
+        for _ in 0..2 {
+            fs::write(unfinished(&file).unwrap(), "node.session.auth.password = geh").unwrap();
+            prepare(&file, Some(&chap)).unwrap();
+            assert_eq!(fs::read_dir(root.path().join("etc/iscsi")).unwrap().count(), 1);
+        }
+        fs::write(unfinished(&file).unwrap(), "node.session.auth.password = geh").unwrap();
+        clear_unfinished(&file).unwrap();
+        assert!(!unfinished(&file).unwrap().exists());
+        assert!(clear_unfinished(root.path()).is_err());
     }
 }

@@ -1,11 +1,22 @@
-//! What is hostile and what is wrong in a connection.
+//! What is hostile and what is wrong in a connection; and a login that nobody waits for any more.
 
+use super::Iscsi;
 use super::target::{Chap, Iqn, Target};
-use crate::error::Kind;
+use crate::call::Call;
+use crate::error::{Kind, Result};
+use crate::exec::{Command, Exec, Output};
 use crate::model::{AccessMode, Connection, Secrets};
-use crate::node::connector::Link;
+use crate::node::connector::{Connector, Link};
+use crate::node::device::Host;
+use async_trait::async_trait;
 use proptest::prelude::{any, proptest};
 use serde_json::{Value, json};
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, Semaphore};
 
 fn link(data: Value) -> Link {
     Link {
@@ -78,5 +89,70 @@ proptest! {
                 assert!(!iqn.as_str().contains(['/', ' ', '\n', ',', '=']) && !iqn.as_str().starts_with('-'), "{iqn}");
             }
         }
+    }
+}
+
+/// An iscsiadm whose login takes as long as the test wants.
+#[derive(Debug)]
+struct SlowLogin {
+    has_begun: Notify,
+    may_end: Semaphore,
+    has_ended: AtomicBool,
+}
+
+#[async_trait]
+impl Exec for SlowLogin {
+    async fn run(&self, _call: &Call, command: Command) -> Result<Output> {
+        if command.to_string().ends_with("--login") {
+            self.has_begun.notify_one();
+            self.may_end.acquire().await.unwrap().forget();
+            self.has_ended.store(true, Ordering::SeqCst);
+        }
+        Ok(Output::of(&command, 0, "", ""))
+    }
+
+    fn finds(&self, _program: &str) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_began_goes_on_and_keeps_its_lock_whatever_happens_to_the_call() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    for second_has_record in [true, false] {
+        let root = tempfile::tempdir().unwrap();
+        for iqn in ["iqn.x:a", "iqn.x:b"].iter().take(if second_has_record { 2 } else { 1 }) {
+            let nodes = root.path().join("etc/iscsi/nodes").join(iqn);
+            fs::create_dir_all(&nodes).unwrap();
+            fs::write(nodes.join(format!("{},{}", address.ip(), address.port())), "# END RECORD\n").unwrap();
+        }
+        let exec = Arc::new(SlowLogin {
+            has_begun: Notify::new(),
+            may_end: Semaphore::new(0),
+            has_ended: AtomicBool::new(false),
+        });
+        let connector = Iscsi::new(Host::below(root.path()), exec.clone());
+        let portal = address.to_string();
+        let link = link(json!({"target_portals": [portal, portal], "target_iqns": ["iqn.x:a", "iqn.x:b"],
+            "target_luns": [1, 1]}));
+        let targets = Target::all(&link).unwrap();
+        let call = Call::lasting(Duration::from_secs(60));
+        let connecting = tokio::spawn({
+            let (connector, call) = (connector.clone(), call.clone());
+            async move { connector.connect(&call, &link).await.unwrap_err().kind() }
+        });
+        exec.has_begun.notified().await;
+        if second_has_record {
+            call.gone().cancel();
+        }
+        let expected = if second_has_record { Kind::Deadline } else { Kind::WrongState };
+        assert_eq!(connecting.await.unwrap(), expected);
+        // What follows waits until the session is there, and ends it.
+        let held = connector.hold(&Call::lasting(Duration::from_millis(50)), &targets).await;
+        assert_eq!(held.unwrap_err().kind(), Kind::Deadline);
+        exec.may_end.add_permits(targets.len());
+        connector.hold(&Call::lasting(Duration::from_secs(60)), &targets).await.unwrap();
+        assert!(exec.has_ended.load(Ordering::SeqCst));
     }
 }

@@ -50,7 +50,8 @@ pub(super) struct Scsi {
 
 impl Scsi {
     /// Brings the disk at these addresses, and proves that it is the volume. Several addresses are paths to one disk.
-    /// `is_multipath` says that a map is wanted even if only one path answers now.
+    /// `is_multipath` says that a map is wanted even if only one path answers now. `scanned` gets the addresses where the
+    /// volume was not before: what this brings there nobody uses yet, so it is to be discarded if anything fails.
     pub(super) async fn bring(
         &self,
         call: &Call,
@@ -58,10 +59,12 @@ impl Scsi {
         link: &Link,
         addresses: &[Address],
         is_multipath: bool,
+        scanned: &mut Vec<Address>,
     ) -> Result<Device> {
         for address in addresses {
             if !self.is_proven(call, held, link, *address).await? {
                 self.clear(call, held, link, *address).await?;
+                scanned.push(*address);
                 self.scan(call, held, *address).await?;
             }
         }
@@ -129,9 +132,17 @@ impl Scsi {
         self.remove(call, held, &disks).await
     }
 
-    /// Takes away whatever sits at these addresses after a failure, if nobody uses it.
-    pub(super) async fn discard(&self, call: &Call, held: &Held, addresses: &[Address]) -> Result<()> {
-        let disks = self.disks(call, addresses).await?;
+    /// Takes away what was scanned at these addresses before a failure. The disk that sits elsewhere is left alone, with its
+    /// map and all paths of that: it was here before, and who has it open as raw block cannot be seen.
+    pub(super) async fn discard(&self, call: &Call, held: &Held, scanned: &[Address]) -> Result<()> {
+        let mut disks = self.disks(call, scanned).await?;
+        if let Some(map) = self.multipath.map_of(call, &disks).await? {
+            let paths: Vec<_> =
+                self.multipath.paths_of(call, &map).await?.into_iter().map(|path| path.address).collect();
+            if paths.iter().any(|path| !scanned.contains(path)) {
+                disks.retain(|disk| !paths.contains(&disk.address));
+            }
+        }
         self.remove(call, held, &disks).await
     }
 

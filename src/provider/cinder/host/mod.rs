@@ -242,22 +242,24 @@ impl Attaching<'_> {
         }
     }
 
-    /// Tells the node, and lets Cinder know that the attachment is in use. If either fails, the attachment is removed.
+    /// Tells the node, and lets Cinder know that the attachment is in use. If either is sure to have failed, the attachment is
+    /// removed.
     async fn complete(&self, attachment: AttachmentWithInfo, shape: Shape) -> Result<Connection> {
         let id = attachment.id.clone();
-        let connection = self.told(attachment, shape).await;
-        let completed = match connection {
-            Ok(connection) => self.cloud.cinder.complete_attachment(self.call, &id).await.map(|()| connection),
-            Err(error) => Err(error),
+        let error = match self.told(attachment, shape).await {
+            Ok(connection) => match self.cloud.cinder.complete_attachment(self.call, &id).await {
+                Ok(()) => return Ok(connection),
+                // It may be complete: then another replica may have found it and told the node, which uses it by now.
+                Err(error) if is_unclear(&error) => {
+                    self.undo_unless_complete(&id).await;
+                    return Err(error);
+                }
+                Err(error) => error,
+            },
+            Err(error) => error,
         };
-        match completed {
-            // Nobody was told of it yet, so it may go whatever became of the request to complete it.
-            Err(error) if !error.is(Kind::Deadline) => {
-                self.undo(&id).await;
-                Err(error)
-            }
-            outcome => outcome,
-        }
+        self.undo(&id).await;
+        Err(error)
     }
 
     async fn told(&self, attachment: AttachmentWithInfo, shape: Shape) -> Result<Connection> {
@@ -274,11 +276,36 @@ impl Attaching<'_> {
         }
     }
 
-    /// After a request that failed in Cinder, or whose answer was lost: what it left is removed. It can be no one else's, since
-    /// Cinder would have refused ours (400) had there been another.
+    /// After a request to complete whose answer was lost: of a volume of ours, the next call finds what is left, and does so
+    /// at once. Of another one it could not tell whose that is, so it is removed here if it has not become complete by then.
+    async fn undo_unless_complete(&self, attachment: &str) {
+        let call = Call::lasting(UNDO_TIME);
+        let undone = async {
+            let end = tokio::time::Instant::now() + DOUBT;
+            loop {
+                let Some(volume) = found(self.cloud.cinder.volume(&call, self.volume).await)? else { return Ok(()) };
+                // Cinder shows only the complete ones with the volume.
+                let is_complete = volume.attachments.iter().any(|made| made.attachment_id == attachment);
+                if is_complete || self.provider.names.is_ours(&volume.metadata) {
+                    return Ok::<_, Error>(());
+                }
+                if tokio::time::Instant::now() >= end {
+                    return remove(&call, self.cloud, attachment).await;
+                }
+                call.sleep("wait for what became of an attachment", PAUSE).await?;
+            }
+        };
+        if let Err(error) = undone.await {
+            tracing::warn!(volume = %self.id, attachment, %error, "cannot see whether an attachment became complete");
+        }
+    }
+
+    /// After a request that failed in Cinder, or whose answer was lost: what it left is removed, of volumes that only this
+    /// cluster attaches. It may never have arrived; then what is there is somebody else's.
     async fn clear_up_after(&self, error: &Error) {
         let unclear = is_unclear(error);
-        if !unclear && !is_refused_with(error, 500) {
+        // A request that was sent is waited for: a call whose time ended first has sent none.
+        if error.is(Kind::Deadline) || !unclear && !is_refused_with(error, 500) {
             return;
         }
         let call = Call::lasting(UNDO_TIME);
@@ -286,6 +313,9 @@ impl Attaching<'_> {
             let end = tokio::time::Instant::now() + DOUBT;
             loop {
                 let Some(volume) = found(self.cloud.cinder.volume(&call, self.volume).await)? else { return Ok(()) };
+                if !self.provider.names.is_ours(&volume.metadata) {
+                    return Ok(());
+                }
                 let is_there = is_half_attached(&volume);
                 if is_there && self.provider.remove_unfinished(&call, self.cloud, &volume, true).await? {
                     return Ok(());
