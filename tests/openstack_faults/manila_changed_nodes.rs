@@ -3,7 +3,7 @@
 use crate::driver::Driver;
 use crate::manila::setup;
 use crate::proto;
-use crate::sidecar::{Sidecar, mounted};
+use crate::sidecar::{Sidecar, mounted, until_done};
 use crate::standin::Standin;
 use crate::standin::fault::{Action, Gate, Rule};
 use fuxi_csi::initiator::Initiator;
@@ -172,4 +172,44 @@ async fn a_rule_that_is_being_revoked_is_not_taken_over() {
         sidecar.unpublish(&share, &new).await.unwrap();
         assert!(let_in(&standin).is_empty());
     }
+}
+
+/// A rule changes hands while something happens to one of the calls that it takes, each in turn.
+async fn change_hands(action: Action, was_read_only: bool) {
+    let standin = Standin::start();
+    let mut driver = Driver::start_with(&standin, setup()).await;
+    let share = Sidecar::new(&driver).create("pvc-1", 1).await.unwrap().volume_id;
+    let (gone, new) = (node("gone", 1), node("new", 1));
+    for nth in 1.. {
+        let case = format!("{action:?} at call {nth}, read-only before: {was_read_only}");
+        for handle in [share.as_str(), "alias"] {
+            publish(&driver, handle, &share, &gone, was_read_only).await.expect(&case);
+        }
+        let strikes = standin.inject(Rule::on("*manila*", action.clone()).nth(nth));
+        let publish = async |sidecar: &Sidecar| sidecar.publish(&share, &new).await;
+        let published = until_done(&standin, &mut driver, Duration::from_secs(30), publish).await;
+        published.unwrap_or_else(|error| panic!("{case}: {error}"));
+        standin.clear_faults();
+        let sidecar = Sidecar::new(&driver);
+        sidecar.unpublish(&share, &gone).await.expect(&case);
+        assert_eq!(holders(&sidecar, &share).await, std::slice::from_ref(&new), "{case}");
+        assert_eq!(let_in(&standin), ["10.0.0.1 rw"], "{case}");
+        sidecar.unpublish(&share, &new).await.expect(&case);
+        assert!(let_in(&standin).is_empty(), "{case}");
+        if strikes.count() == 0 {
+            assert!(nth > 5, "{case}: it takes more than that to change hands");
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn whatever_happens_while_a_rule_changes_hands_it_ends_in_those_of_the_new_node() {
+    // With what the former holder may do the rule is taken over, with less it is made anew.
+    tokio::join!(
+        change_hands(Action::KillAfter, false),
+        change_hands(Action::KillAfter, true),
+        change_hands(Action::LoseAnswer, false),
+        change_hands(Action::LoseAnswer, true),
+    );
 }
