@@ -58,6 +58,7 @@ impl Machine {
         let folder = folder.canonicalize().unwrap();
         fs::create_dir_all(folder.join("dev/disk/by-id")).unwrap();
         symlink("/sys", folder.join("sys")).unwrap();
+        symlink("/proc", folder.join("proc")).unwrap();
         let node = node_in(&folder);
         Some(Self { folder, node })
     }
