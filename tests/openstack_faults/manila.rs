@@ -15,10 +15,15 @@ pub(crate) fn setup() -> Setup {
 
 /// A node that mounts shares from this address.
 pub(crate) fn node(number: u8) -> String {
+    node_of(&format!("node-{number}"), number)
+}
+
+/// The id of this host at this address, with a key that it has just made.
+pub(crate) fn node_of(host: &str, address: u8) -> String {
     let facts = Initiator {
         public_key: PrivateKey::generate().public(),
-        host: format!("node-{number}"),
-        ip: Some([10, 0, 0, number].into()),
+        host: host.to_owned(),
+        ip: Some([10, 0, 0, address].into()),
         iqn: None,
         nqn: None,
         nvme_host_id: None,

@@ -1,35 +1,16 @@
 //! Shares and nodes that change: a node is set up anew, gets another address, or that of a node that has gone.
 
 use crate::driver::Driver;
-use crate::manila::setup;
+use crate::manila::{node_of as node, setup};
 use crate::proto;
 use crate::sidecar::{Sidecar, mounted, until_done};
 use crate::standin::Standin;
 use crate::standin::fault::{Action, Gate, Rule};
-use fuxi_csi::initiator::Initiator;
-use fuxi_csi::seal::PrivateKey;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tonic::{Code, Status};
 
 const DENY: &str = "POST manila /shares/{}/action deny_access";
-
-/// The id of this host at this address, with a key that it has just made.
-fn node(host: &str, address: u8) -> String {
-    let facts = Initiator {
-        public_key: PrivateKey::generate().public(),
-        host: host.to_owned(),
-        ip: Some([10, 0, 0, address].into()),
-        iqn: None,
-        nqn: None,
-        nvme_host_id: None,
-        wwpns: Vec::new(),
-        wwnns: Vec::new(),
-        multipath: false,
-        system_uuid: None,
-    };
-    facts.pack().unwrap().to_string()
-}
 
 async fn ready() -> (Standin, Driver, Sidecar, String) {
     let standin = Standin::start();
