@@ -10,11 +10,14 @@ async fn a_ceph_key_is_in_no_list_of_processes_no_mount_table_no_log_and_no_file
     let share = world.create(Protocol::Cephfs).await;
     // All command lines there are, again and again, while it is staged.
     node.sh(
-        "rm -f /tmp/end /tmp/lines; (until [ -e /tmp/end ]; do cat /proc/[0-9]*/cmdline | tr '\\0' ' '; echo; done \
-         >/tmp/lines 2>/dev/null </dev/null &) 2>/dev/null >/dev/null; sleep 0.2; test -s /tmp/lines",
+        "rm -f /tmp/end /tmp/ended /tmp/lines; (until [ -e /tmp/end ]; do cat /proc/[0-9]*/cmdline | tr '\\0' ' '; echo; \
+         done >/tmp/lines 2>/dev/null </dev/null; touch /tmp/ended) >/dev/null 2>&1 & timeout 60 sh -c \
+         'until [ -s /tmp/lines ]; do sleep 0.1; done'",
     );
     let context = world.use_on(&share, node, false).await;
-    node.sh("touch /tmp/end; sleep 0.2; grep -q fuxi-csi /tmp/lines");
+    node.sh(
+        "touch /tmp/end; timeout 60 sh -c 'until [ -e /tmp/ended ]; do sleep 0.1; done'; grep -q fuxi-csi /tmp/lines",
+    );
     let key = world.ceph_key(&context).unwrap();
     assert!(!format!("{context:?}").contains(&key), "the orchestrator must not see the key");
     assert!(node.mounts_of(&share).contains("secret=<hidden>"), "{}", node.mounts_of(&share));
