@@ -207,3 +207,47 @@ async fn two_replicas_that_race_for_one_name_end_with_one_volume() {
         assert_eq!(left, 1, "{:#?}", standin.cloud(|cloud| cloud.inventory()));
     }
 }
+
+#[tokio::test]
+async fn a_deletion_makes_way_for_a_crowd_of_attachments() {
+    let (standin, _driver, sidecar) = ready().await;
+    let node = standin.cloud(|cloud| cloud.first_server());
+    let mut wanted = Vec::new();
+    for number in 0..4 {
+        wanted.push(sidecar.create(&format!("wanted-{number}"), 1).await.unwrap().volume_id);
+    }
+    for (line, publishes) in [("POST nova *", true), ("DELETE nova *", false)] {
+        let unwanted = sidecar.create("unwanted", 1).await.unwrap().volume_id;
+        let gate = Gate::default();
+        let strikes = standin.inject(Rule::on(line, Action::Hold(gate.clone())).times(4));
+        let mut calls = tokio::task::JoinSet::new();
+        for volume in wanted.clone() {
+            let (sidecar, node) = (sidecar.clone(), node.clone());
+            calls.spawn(async move {
+                if publishes {
+                    sidecar.publish(&volume, &node).await.map(drop)
+                } else {
+                    sidecar.unpublish(&volume, &node).await
+                }
+            });
+        }
+        let begun = Instant::now();
+        while strikes.count() < 4 {
+            assert!(begun.elapsed() < Duration::from_secs(5), "{line} was not called: {:#?}", standin.calls());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let deletions = standin.count("DELETE cinder /volumes/{}");
+        let deleting = {
+            let sidecar = sidecar.clone();
+            tokio::spawn(async move { sidecar.delete(&unwanted).await })
+        };
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(standin.count("DELETE cinder /volumes/{}"), deletions, "{line}: no way was made");
+        gate.open();
+        while let Some(done) = calls.join_next().await {
+            done.unwrap().unwrap();
+        }
+        deleting.await.unwrap().unwrap();
+        assert_eq!(standin.count("DELETE cinder /volumes/{}"), deletions + 1);
+    }
+}

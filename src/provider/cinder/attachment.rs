@@ -77,6 +77,7 @@ impl CinderProvider {
         needs_sharing(capability)?;
         let (volume, server) = (volume.id.as_str(), server.as_str());
         call.check("attach the volume")?;
+        let _first = cloud.precedence.take();
         if cloud.attached_lately.has(volume, server)
             && let Some(size) = still_attached(call, cloud, volume, server).await?
         {
@@ -201,6 +202,7 @@ impl CinderProvider {
 
     async fn detach_from(&self, call: &Call, cloud: &Cloud, id: &str, server: &str) -> Result<()> {
         cloud.attached_lately.forget(id, server);
+        let _first = cloud.precedence.take();
         let mut pause = Pause::new();
         loop {
             call.check("detach the volume")?;

@@ -14,6 +14,7 @@ mod lately;
 mod leftover;
 mod listing;
 pub mod parameters;
+mod precedence;
 mod snapshot;
 mod source;
 mod volume;
@@ -39,6 +40,7 @@ use crate::provider::{Capacity, Expand, Provider, Snapshots};
 use async_trait::async_trait;
 use host::known::{Hosts, Shapes, Turns};
 use lately::AttachedLately;
+use precedence::Precedence;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -109,6 +111,7 @@ struct Cloud {
     turns: Turns,
     doubts: Doubts,
     attached_lately: AttachedLately,
+    precedence: Precedence,
     pools_are_hidden: AtomicBool,
 }
 
@@ -129,6 +132,7 @@ impl Cloud {
             turns: Turns::default(),
             doubts: Doubts::default(),
             attached_lately: AttachedLately::default(),
+            precedence: Precedence::default(),
             pools_are_hidden: AtomicBool::new(false),
         }
     }

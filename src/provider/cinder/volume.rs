@@ -221,7 +221,9 @@ impl CinderProvider {
     pub(super) async fn delete(&self, call: &Call, id: &VolumeId) -> Result<()> {
         // What cannot exist is not there.
         let Some(handle) = VolumeHandle::parse(id) else { return Ok(()) };
-        self.remove(call, self.clouds.of_handle(&handle.cloud)?, handle.id.as_str()).await
+        let cloud = self.clouds.of_handle(&handle.cloud)?;
+        cloud.precedence.give(call).await?;
+        self.remove(call, cloud, handle.id.as_str()).await
     }
 
     /// Deletes a volume and waits until it is gone. What hinders only for a while is waited for.

@@ -74,6 +74,7 @@ impl CinderProvider {
             read_only: read_only || capability.mode.is_read_only(),
             is_shared,
         };
+        let _first = cloud.precedence.take();
         let _turn = call.bound("wait for another attachment", cloud.turns.wait(handle.id.as_str())).await?;
         attaching.run().await
     }
@@ -101,6 +102,7 @@ impl CinderProvider {
         let Some(handle) = VolumeHandle::parse(id) else { return Ok(()) };
         let cloud = self.clouds.of_handle(&handle.cloud)?;
         let id = handle.id.as_str();
+        let _first = cloud.precedence.take();
         let _turn = call.bound("wait for another attachment", cloud.turns.wait(id)).await?;
         let Some(volume) = found(cloud.cinder.volume(call, id).await)? else { return Ok(()) };
         let ours = of_cluster(&volume, self.names.cluster()).filter(|(_, tag)| is_meant(tag));
